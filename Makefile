@@ -1,0 +1,50 @@
+# Everything a developer runs. `make demo` and `make test` need nothing but Debian 12 with Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := target/x86_64-unknown-linux-gnu/release
+# A backtrace costs a third of the time of an error path; tests that want one set it.
+unexport RUST_BACKTRACE
+
+.PHONY: help deps build guest demo test bench fuzz lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+deps: ## install what is missing (apt, cargo)
+	@tools/deps.sh test
+
+build: ## the command line and the agent, optimised
+	cargo build --release --locked -p belljar-agent -p belljar-cli
+
+guest: build ## the guest image, in the user's data directory
+	$(BIN)/belljar guest build
+
+demo: ## the whole way on a laptop: a real image, attested, its secret, four attacks
+	@tools/deps.sh
+	@cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
+	@$(BIN)/belljar-demo
+
+test: ## unit, property, end-to-end tests in real pod VMs
+	@tools/deps.sh test
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
+	BELLJAR_DATA=$(CURDIR)/target/test/data $(BIN)/belljar guest build
+	guest/fetch-qemu-tdx.sh
+	cargo nextest run --workspace --locked
+
+bench: ## speed as ratios against bare QEMU, in one run
+	@tools/deps.sh
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
+	$(BIN)/belljar-bench
+
+fuzz: ## long fuzzing of every parser (SECONDS_EACH=600)
+	fuzz/run.sh $${SECONDS_EACH:-600}
+
+lint: ## format, clippy, licences, advisories
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check
+
+clean: ## what the build made in this checkout
+	cargo clean
