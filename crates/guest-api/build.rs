@@ -9,5 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rust_protobuf()
         .customize(ttrpc_codegen::Customize { async_all: true, gen_mod: false, ..Default::default() })
         .run()?;
+    // The generated files start with inner attributes, which `include!` refuses but a module file may have.
+    std::fs::write(out.join("modules.rs"), "pub mod agent;\npub mod agent_ttrpc;\n")?;
     Ok(())
 }
