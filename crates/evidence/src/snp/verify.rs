@@ -1,0 +1,395 @@
+//! Is a report authentic? Every check is made and listed, in a fixed order, also after one has failed.
+
+use std::fmt::Display;
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use serde::Serialize;
+
+use super::anchors::{Anchors, Root, builtin};
+use super::cert::{CertError, Certificate, Vek, VekKind};
+use super::cert_table::{CertKind, CertTable};
+use super::report::{REPORT_LEN, Report, SigningKey};
+use crate::verdict::{Check, Decision, Outcome, Verdict};
+
+/// Signature algorithm 1 (AMD 56860): ECDSA on P-384 with SHA-384.
+const ECDSA_P384_SHA384: u32 = 1;
+/// Least privileged VMPL.
+const LAST_VMPL: u32 = 3;
+
+/// The certificates beside a report, each DER; an empty one was not given.
+///
+/// A missing intermediate or root is taken from the compiled-in ones of AMD and from the anchors, by name. They come
+/// from the host and are trusted only as far as they lead to an anchor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// AMD root key, or the root of a software TEE.
+    pub ark: Vec<u8>,
+    /// AMD SEV key (ASK), or for a VLEK the ASVK.
+    pub ask: Vec<u8>,
+    /// The endorsement key, VCEK or VLEK.
+    pub vek: Vec<u8>,
+}
+
+impl Chain {
+    /// The certificates of a host's table; of two endorsement keys, the one that the report names.
+    pub fn from_cert_table(table: &CertTable, signing_key: SigningKey) -> Self {
+        let of = |kind| table.find(kind).map(<[u8]>::to_vec).unwrap_or_default();
+        let vek = match signing_key {
+            SigningKey::Vlek => CertKind::Vlek,
+            _ => CertKind::Vcek,
+        };
+        Self { ark: of(CertKind::Ark), ask: of(CertKind::Ask), vek: of(vek) }
+    }
+}
+
+/// What a report and its certificates say; facts only when the verdict is `valid`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Facts {
+    /// The report; `None` when its length is wrong.
+    #[serde(rename = "fields")]
+    pub report: Option<Report>,
+    /// The endorsement key's certificate; `None` when it is missing or malformed.
+    pub vek: Option<Vek>,
+    /// Whose root the chain ends in; `None` when it ends in none that is trusted.
+    pub root: Option<Root>,
+    /// First second at which all certificates are valid, in seconds since 1970.
+    pub valid_from: Option<u64>,
+    /// Last second at which all certificates are valid, in seconds since 1970.
+    pub valid_to: Option<u64>,
+}
+
+/// Judges an attestation report of 1184 bytes with its certificates at a time in seconds since 1970.
+///
+/// The checks, in order:
+///
+/// | name | holds when |
+/// |---|---|
+/// | `length` | the report has 1184 bytes |
+/// | `version` | its version is 2, 3, 4 or 5 |
+/// | `signature-algo` | the algorithm is 1, ECDSA P-384 with SHA-384 |
+/// | `signature-reserved` | the bytes behind the signature are zero |
+/// | `report-signature` | the endorsement key signed the first 0x2A0 bytes |
+/// | `vek-issuer` | the ASK (of a VLEK: the ASVK) issued and signed the endorsement key's certificate |
+/// | `chain-to-anchor` | the ARK signed that one and itself, and is an anchor |
+/// | `cert-validity` | all three certificates are valid at the given time |
+/// | `signing-key` | the report's signing-key field, the certificate and its issuer are for the same kind of key |
+/// | `tcb` | the reported TCB is the one that the endorsement key was derived for |
+/// | `chip-id` | the chip id is the certificate's hwID (first 8 bytes on Turin); a VLEK has none |
+/// | `reserved` | the reserved bytes of the signed part are zero |
+/// | `vmpl` | the privilege level is one that exists, 0 to 3 |
+///
+/// Debug policy, VMPL and a VLEK are facts (`flags`), not failures.
+pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdict<Facts> {
+    let mut checks = Checks::default();
+    let parsed = Report::read(report).ok();
+    checks.compare("length", REPORT_LEN, report.len(), parsed.is_some());
+    checks.of_report(parsed.as_ref());
+
+    let given = Given::read(chain, anchors);
+    checks.report_signature(parsed.as_ref(), &given);
+    checks.vek_issuer(&given);
+    let root = checks.chain_to_anchor(&given, anchors);
+    let (valid_from, valid_to) = checks.validity(&given, at);
+    let vek = given.vek.ok().map(Vek::new);
+    checks.binding(parsed.as_ref(), vek.as_ref());
+    let vek = vek.and_then(Result::ok);
+    checks.content(parsed.as_ref());
+
+    let software = matches!(root, Some(Root::Software | Root::Test));
+    let flags = flags(parsed.as_ref(), root);
+    let (verdict, first_failure) = checks.decide();
+    let facts = Facts { report: parsed, vek, root, valid_from, valid_to };
+    Verdict { verdict, first_failure, software, flags, checks: checks.done, facts }
+}
+
+/// A certificate of the chain: read, or why not.
+type Slot<T> = Result<T, Absent>;
+
+#[derive(Clone, Debug)]
+enum Absent {
+    /// Not given, and none is known under that name.
+    Missing(String),
+    /// Given, but not a certificate for this place.
+    Malformed(String),
+}
+
+/// The three certificates, completed by name with those that we know.
+struct Given {
+    vek: Slot<Certificate>,
+    ask: Slot<Certificate>,
+    ark: Slot<Certificate>,
+}
+
+impl Given {
+    fn read(chain: &Chain, anchors: &Anchors) -> Self {
+        let parse = |der: &[u8]| Certificate::parse(der).map_err(|error| Absent::Malformed(error.to_string()));
+        let vek = if chain.vek.is_empty() {
+            Err(Absent::Missing("no certificate of the endorsement key was given".to_owned()))
+        } else {
+            parse(&chain.vek)
+        };
+        let ask = if !chain.ask.is_empty() {
+            parse(&chain.ask)
+        } else {
+            find(vek.as_ref().ok(), builtin::AMD.iter().flat_map(|authority| [authority.ask, authority.asvk]))
+        };
+        let ark =
+            if !chain.ark.is_empty() { parse(&chain.ark) } else { find(ask.as_ref().ok(), anchors.certificates()) };
+        Self { vek, ask, ark }
+    }
+}
+
+/// The certificate among the candidates that another one names as its issuer.
+fn find<'a>(subject: Option<&Certificate>, candidates: impl Iterator<Item = &'a [u8]>) -> Slot<Certificate> {
+    let Some(subject) = subject else {
+        return Err(Absent::Missing("not given, and nothing names it".to_owned()));
+    };
+    candidates
+        .filter_map(|der| Certificate::parse(der).ok())
+        .find(|candidate| subject.names_issuer(candidate))
+        .ok_or_else(|| Absent::Missing(format!("no certificate of {} was given, none is known", subject.issuer_name())))
+}
+
+#[derive(Default)]
+struct Checks {
+    done: Vec<Check>,
+    /// First check that would have decided and could not be made.
+    missing: Option<&'static str>,
+}
+
+impl Checks {
+    fn add(&mut self, name: &'static str, outcome: Outcome, expected: impl Display, found: impl Display) {
+        self.done.push(Check { name, outcome, expected: expected.to_string(), found: found.to_string() });
+    }
+
+    fn compare(&mut self, name: &'static str, expected: impl Display, found: impl Display, holds: bool) {
+        self.add(name, if holds { Outcome::Passed } else { Outcome::Failed }, expected, found);
+    }
+
+    /// A check that the verdict needs, and for which something is missing.
+    fn cannot(&mut self, name: &'static str, expected: impl Display, why: impl Display) {
+        self.missing.get_or_insert(name);
+        self.add(name, Outcome::NotChecked, expected, why);
+    }
+
+    fn of_report(&mut self, report: Option<&Report>) {
+        let versions = "2 to 5";
+        let algorithm = "1 (ECDSA P-384 with SHA-384)";
+        let padding = "zeros behind the signature";
+        let Some(report) = report else {
+            for (name, expected) in
+                [("version", versions), ("signature-algo", algorithm), ("signature-reserved", padding)]
+            {
+                self.cannot(name, expected, "the report cannot be read");
+            }
+            return;
+        };
+        self.compare("version", versions, report.version, report.version_is_known());
+        let algorithm_holds = report.signature_algo == ECDSA_P384_SHA384;
+        self.compare("signature-algo", algorithm, report.signature_algo, algorithm_holds);
+        match report.signature_padding() {
+            None => self.compare("signature-reserved", padding, "zeros", true),
+            Some(offset) => {
+                self.compare("signature-reserved", padding, format!("another byte at {offset:#x}"), false);
+            }
+        }
+    }
+
+    fn report_signature(&mut self, report: Option<&Report>, given: &Given) {
+        const NAME: &str = "report-signature";
+        let expected = "a signature by the endorsement key";
+        match (report, &given.vek) {
+            (Some(report), Ok(vek)) => {
+                let signed = report.signature().zip(vek.p384_key()).is_some_and(|(signature, key)| {
+                    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key)
+                        .verify(report.signed_bytes(), &signature)
+                        .is_ok()
+                });
+                let found = if signed { "it verifies" } else { "it does not verify: another key, or changed bytes" };
+                self.compare(NAME, expected, found, signed);
+            }
+            (None, _) => self.cannot(NAME, expected, "the report cannot be read"),
+            (_, Err(Absent::Missing(why) | Absent::Malformed(why))) => self.cannot(NAME, expected, why),
+        }
+    }
+
+    fn vek_issuer(&mut self, given: &Given) {
+        const NAME: &str = "vek-issuer";
+        match (&given.vek, &given.ask) {
+            (Ok(vek), Ok(ask)) => {
+                let expected = format!("a certificate issued and signed by {}", vek.issuer_name());
+                if !vek.names_issuer(ask) {
+                    self.compare(NAME, expected, format!("the intermediate is {}", ask.subject_name()), false);
+                } else if !vek.is_signed_by(ask) {
+                    self.compare(NAME, expected, "the signature does not verify under that authority", false);
+                } else {
+                    self.compare(NAME, expected, "it verifies", true);
+                }
+            }
+            (Err(Absent::Malformed(why)), _) | (_, Err(Absent::Malformed(why))) => {
+                self.compare(NAME, "well-formed certificates", why, false);
+            }
+            (Err(Absent::Missing(why)), _) | (_, Err(Absent::Missing(why))) => {
+                self.cannot(NAME, "a certificate signed by its issuer", why);
+            }
+        }
+    }
+
+    fn chain_to_anchor(&mut self, given: &Given, anchors: &Anchors) -> Option<Root> {
+        const NAME: &str = "chain-to-anchor";
+        let expected = "an intermediate signed by a self-signed root that is an anchor";
+        let (ask, ark) = match (&given.ask, &given.ark) {
+            (Ok(ask), Ok(ark)) => (ask, ark),
+            (Err(Absent::Malformed(why)), _) | (_, Err(Absent::Malformed(why))) => {
+                self.compare(NAME, expected, why, false);
+                return None;
+            }
+            (Err(Absent::Missing(why)), _) => {
+                self.cannot(NAME, expected, why);
+                return None;
+            }
+            // Every root that could be trusted is known: one that is not among the anchors is refused, not waited for.
+            (_, Err(Absent::Missing(why))) => {
+                self.compare(NAME, expected, why, false);
+                return None;
+            }
+        };
+        let root = anchors.root(ark.der());
+        let found = if !ask.names_issuer(ark) {
+            format!("{} was issued by {}, the root is {}", ask.subject_name(), ask.issuer_name(), ark.subject_name())
+        } else if !ask.is_signed_by(ark) {
+            format!("the signature on {} does not verify under {}", ask.subject_name(), ark.subject_name())
+        } else if !ark.names_issuer(ark) || !ark.is_signed_by(ark) {
+            format!("{} is not self-signed", ark.subject_name())
+        } else if root.is_none() {
+            format!("{} is not an anchor", ark.subject_name())
+        } else {
+            self.compare(NAME, expected, ark.subject_name(), true);
+            return root;
+        };
+        self.compare(NAME, expected, found, false);
+        None
+    }
+
+    fn validity(&mut self, given: &Given, at: u64) -> (Option<u64>, Option<u64>) {
+        const NAME: &str = "cert-validity";
+        let (Ok(vek), Ok(ask), Ok(ark)) = (&given.vek, &given.ask, &given.ark) else {
+            self.cannot(NAME, format!("three certificates valid at {at}"), "a certificate is missing");
+            return (None, None);
+        };
+        let all = [vek, ask, ark];
+        let from = all.iter().map(|certificate| certificate.not_before()).max();
+        let to = all.iter().map(|certificate| certificate.not_after()).min();
+        let outside = all.iter().find(|one| at < one.not_before() || at > one.not_after());
+        match outside {
+            None => self.compare(NAME, format!("three certificates valid at {at}"), "they are", true),
+            Some(one) => {
+                let found = format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after());
+                self.compare(NAME, format!("three certificates valid at {at}"), found, false);
+            }
+        }
+        (from, to)
+    }
+
+    /// What binds the report to this certificate beyond its signature.
+    fn binding(&mut self, report: Option<&Report>, vek: Option<&Result<Vek, CertError>>) {
+        let expected = [
+            ("signing-key", "the kind of key that the certificate is for"),
+            ("tcb", "the TCB of the certificate"),
+            ("chip-id", "the hwID of the certificate"),
+        ];
+        let (report, vek) = match (report, vek) {
+            (Some(report), Some(Ok(vek))) => (report, vek),
+            (Some(_), Some(Err(error))) => {
+                // The check that the malformed part was needed for is the one that fails.
+                let culprit = match error {
+                    CertError::Subject { .. } | CertError::Key => "signing-key",
+                    CertError::Extension("hwID") => "chip-id",
+                    _ => "tcb",
+                };
+                for (name, expected) in expected {
+                    if name == culprit {
+                        self.compare(name, expected, error, false);
+                    } else {
+                        self.cannot(name, expected, "the endorsement key's certificate is malformed");
+                    }
+                }
+                return;
+            }
+            _ => {
+                for (name, expected) in expected {
+                    self.cannot(name, expected, "the report or the endorsement key's certificate cannot be read");
+                }
+                return;
+            }
+        };
+        let by_asvk = vek.certificate.issuer_name().starts_with("SEV-VLEK-");
+        let (kind, agrees) = match vek.kind {
+            VekKind::Vcek => ("vcek", report.signing_key == SigningKey::Vcek && !by_asvk),
+            VekKind::Vlek => ("vlek", report.signing_key == SigningKey::Vlek && by_asvk),
+        };
+        let found = format!("{}, under {}", report.signing_key.name(), vek.certificate.issuer_name());
+        self.compare("signing-key", format!("{kind}, as the certificate says"), found, agrees);
+
+        let cpu_agrees = report.cpuid.is_none() || report.reported_tcb.layout == vek.tcb.layout;
+        let tcb_agrees = cpu_agrees && report.reported_tcb.raw == vek.tcb.raw;
+        let found = hex::encode(report.reported_tcb.raw);
+        let found = if cpu_agrees { found } else { format!("{found}, of another processor than {}", vek.product) };
+        self.compare("tcb", hex::encode(vek.tcb.raw), found, tcb_agrees);
+
+        match &vek.hw_id {
+            Some(hw_id) => {
+                let (id, rest) = report.chip_id.split_at(hw_id.len().min(report.chip_id.len()));
+                let holds = id == hw_id && rest.iter().all(|&byte| byte == 0);
+                self.compare("chip-id", hex::encode(hw_id), hex::encode(report.chip_id), holds);
+            }
+            None => self.add("chip-id", Outcome::NotChecked, "no chip id", "a VLEK belongs to no chip"),
+        }
+    }
+
+    fn content(&mut self, report: Option<&Report>) {
+        let Some(report) = report else {
+            self.cannot("reserved", "zeros in the reserved bytes", "the report cannot be read");
+            self.cannot("vmpl", "0 to 3", "the report cannot be read");
+            return;
+        };
+        if report.version_is_known() {
+            let reserved = report.reserved_nonzero();
+            let found = reserved.map_or("zeros".to_owned(), |offset| format!("another byte at {offset:#x}"));
+            self.compare("reserved", "zeros in the reserved bytes", found, reserved.is_none());
+        } else {
+            self.cannot("reserved", "zeros in the reserved bytes", "the version's layout is not known");
+        }
+        self.compare("vmpl", "0 to 3", report.vmpl, report.vmpl <= LAST_VMPL);
+    }
+
+    fn decide(&self) -> (Decision, Option<&'static str>) {
+        let failed = self.done.iter().find(|check| check.outcome == Outcome::Failed).map(|check| check.name);
+        match (failed, self.missing) {
+            (Some(name), _) => (Decision::Invalid, Some(name)),
+            (None, Some(name)) => (Decision::Undecided, Some(name)),
+            (None, None) => (Decision::Valid, None),
+        }
+    }
+}
+
+fn flags(report: Option<&Report>, root: Option<Root>) -> Vec<String> {
+    let mut flags = Vec::new();
+    if let Some(report) = report {
+        if report.policy.debug() {
+            flags.push("debug-policy".to_owned());
+        }
+        if report.vmpl != 0 {
+            flags.push(format!("vmpl-{}", report.vmpl));
+        }
+        if report.signing_key == SigningKey::Vlek {
+            flags.push("vlek".to_owned());
+        }
+    }
+    match root {
+        Some(Root::Software) => flags.push("software-tee".to_owned()),
+        Some(Root::Test) => flags.push("test-root".to_owned()),
+        Some(Root::Amd) | None => {}
+    }
+    flags
+}
