@@ -1,1 +1,41 @@
-//! placeholder
+//! Starts, connects to, watches and ends pod VMs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`machine`] | [`Machine`]: what a pod VM is made of, typed and bounded |
+//! | [`arguments()`] | from a [`Machine`] to QEMU's argument list, one pure function |
+//! | [`qemu`] | finds QEMU, knows its version |
+//! | [`pod`] | [`PodVm`]: start, the agent's client, end |
+//! | [`supervisor`] | [`Exit`]: why a pod VM has ended |
+//! | [`console`] | the bounded tail of the guest's console |
+//! | [`tee_port`] | serves the software secure processor's port |
+
+mod agent_link;
+mod channels;
+mod files;
+mod qmp;
+mod spawn;
+
+pub mod arguments;
+pub mod console;
+pub mod machine;
+pub mod pod;
+pub mod qemu;
+pub mod supervisor;
+pub mod tee_port;
+
+pub use arguments::{Fds, arguments};
+pub use console::LastLines;
+pub use files::process_start;
+pub use machine::{Accel, Disk, DiskContent, GuestFiles, Machine, MachineError, QuoteSocket, Tee, TeeKind};
+pub use pod::{Options, PodVm, Timings, VmError};
+pub use qemu::{Qemu, QemuError};
+pub use supervisor::Exit;
+pub use tee_port::{Measured, SecureProcessor, TeePortError};
+
+/// Entry for the fuzzer: bytes from the guest's agent port and from QMP.
+pub fn fuzz(data: &[u8]) {
+    agent_link::fuzz(data);
+    qmp::fuzz(data);
+    let _ = console::printable(data, 200);
+}

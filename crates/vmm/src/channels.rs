@@ -1,0 +1,73 @@
+//! The socket pairs between this process and QEMU, and the memory files of disks that never touch the host's disks.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use tokio::net::UnixStream;
+
+use crate::arguments::Fds;
+use crate::machine::{DiskContent, Machine};
+
+/// Our ends.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub qmp: UnixStream,
+    pub console: UnixStream,
+    pub agent: UnixStream,
+    pub tee: UnixStream,
+    pub probe: UnixStream,
+}
+
+/// QEMU's ends.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    sockets: [OwnedFd; 5],
+    memory_disks: Vec<OwnedFd>,
+}
+
+/// Both ends of all channels.
+pub(crate) struct Channels;
+
+impl Channels {
+    /// Makes them; every descriptor is close-on-exec until [`crate::spawn`] says otherwise in the child.
+    pub fn make(machine: &Machine) -> io::Result<(Host, Guest)> {
+        let pair = || -> io::Result<(UnixStream, OwnedFd)> {
+            let (ours, theirs) = StdStream::pair()?;
+            ours.set_nonblocking(true)?;
+            Ok((UnixStream::from_std(ours)?, theirs.into()))
+        };
+        let ((qmp, q), (console, c), (agent, a), (tee, t), (probe, p)) = (pair()?, pair()?, pair()?, pair()?, pair()?);
+        let memory_disks = machine.disks.iter().filter_map(|disk| match &disk.content {
+            DiskContent::Bytes(bytes) => Some(memory_file(&disk.serial, bytes)),
+            DiskContent::File(_) => None,
+        });
+        let guest = Guest { sockets: [q, c, a, t, p], memory_disks: memory_disks.collect::<io::Result<_>>()? };
+        Ok((Host { qmp, console, agent, tee, probe }, guest))
+    }
+}
+
+impl Guest {
+    /// Their numbers, as they stand on QEMU's command line.
+    pub fn fds(&self) -> Fds {
+        let [qmp, console, agent, tee, probe] = self.sockets.each_ref().map(|fd| fd.as_raw_fd());
+        let memory_disks = self.memory_disks.iter().map(|fd| fd.as_raw_fd()).collect();
+        Fds { qmp, console, agent, tee, probe, memory_disks }
+    }
+
+    /// All of them, to be inherited.
+    pub fn into_fds(self) -> Vec<OwnedFd> {
+        self.sockets.into_iter().chain(self.memory_disks).collect()
+    }
+}
+
+/// A sealed memory file, open for reading only: QEMU takes a descriptor out of an fdset by its access mode.
+fn memory_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
