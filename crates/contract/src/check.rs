@@ -1,0 +1,285 @@
+//! Bounds of every field and the rules between fields.
+
+use std::collections::BTreeSet;
+
+use crate::error::{ContractError, cut};
+use crate::model::{
+    CAPABILITIES, Container, Contract, Layer, MAX_ARGS, MAX_BYTES, MAX_CONTAINERS, MAX_DATA_BLOCKS, MAX_ENV, MAX_ID,
+    MAX_LAYERS, MAX_LIST, MAX_PATH, MAX_TEXT, Secret, Tmpfs, User, VERSION,
+};
+
+/// Places that the kernel fills; nothing else may be put there.
+const KERNEL_PLACES: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+impl Contract {
+    /// Checks all bounds and rules; [`Contract::parse`] has done so already.
+    ///
+    /// # Errors
+    /// The first [`ContractError`] in field order.
+    pub fn check(&self) -> Result<(), ContractError> {
+        if self.version != VERSION {
+            return Err(ContractError::Version { found: i64::from(self.version), supported: VERSION });
+        }
+        if let Some(broker) = &self.broker {
+            hex("broker.spki_sha256", &broker.spki_sha256, 64, 64, "64 lowercase hex digits")?;
+        }
+        count("containers", self.containers.len(), 1, MAX_CONTAINERS)?;
+        for (name, container) in &self.containers {
+            let key = format!("containers.{name}");
+            label(&key, name)?;
+            container.check(&key)?;
+            if self.broker.is_none() {
+                if !container.secrets.is_empty() {
+                    return Err(ContractError::NoBroker { key: format!("{key}.secrets") });
+                }
+                if container.secret_api {
+                    return Err(ContractError::NoBroker { key: format!("{key}.secret_api") });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    /// Checks one container; `key` is where it stands, for messages.
+    pub(crate) fn check(&self, key: &str) -> Result<(), ContractError> {
+        let at = |field: &str| format!("{key}.{field}");
+        check_text(&at("image"), &self.image, 512)?;
+        if self.image.is_empty() || self.image.chars().any(char::is_control) {
+            return malformed(&at("image"), "an image reference", &self.image);
+        }
+        image_digest(&at("image_digest"), &self.image_digest)?;
+        count(&at("layers"), self.layers.len(), 1, MAX_LAYERS)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.check(&format!("{key}.layers[{index}]"))?;
+        }
+        command(&at("args"), &self.args)?;
+        count(&at("env"), self.env.len(), 0, MAX_ENV)?;
+        for (name, value) in &self.env {
+            if name.is_empty() || name.len() > 256 || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'=') {
+                return malformed(&at("env"), "names of 1 to 256 printable ASCII characters without '='", name);
+            }
+            check_text(&format!("{key}.env.{name}"), value, MAX_TEXT)?;
+        }
+        path(&at("cwd"), &self.cwd)?;
+        self.user.check(&at("user"))?;
+        count(&at("capabilities"), self.capabilities.len(), 0, CAPABILITIES.len())?;
+        let mut seen = BTreeSet::new();
+        for (index, name) in self.capabilities.iter().enumerate() {
+            let at = format!("{key}.capabilities[{index}]");
+            if !CAPABILITIES.contains(&name.as_str()) {
+                return malformed(&at, "a Linux capability such as CAP_CHOWN", name);
+            }
+            if !seen.insert(name) {
+                return Err(conflict(at, format!("{key}.capabilities"), "it is listed twice"));
+            }
+        }
+        range(&at("scratch_bytes"), self.scratch_bytes, 64 * 1024, MAX_BYTES)?;
+        if let Some(bytes) = self.resources.memory_bytes {
+            range(&at("resources.memory_bytes"), bytes, 1 << 20, MAX_BYTES)?;
+        }
+        if let Some(millis) = self.resources.cpu_millis {
+            range(&at("resources.cpu_millis"), millis, 10, 1_024_000)?;
+        }
+        range(&at("resources.pids"), self.resources.pids, 1, 4_194_304)?;
+        self.check_mounts(key)?;
+        count(&at("exec"), self.exec.len(), 0, MAX_LIST)?;
+        for (index, args) in self.exec.iter().enumerate() {
+            command(&format!("{key}.exec[{index}]"), args)?;
+        }
+        label(&at("hostname"), &self.hostname)
+    }
+
+    fn check_mounts(&self, key: &str) -> Result<(), ContractError> {
+        count(&format!("{key}.tmpfs"), self.tmpfs.len(), 0, MAX_LIST)?;
+        for (index, tmpfs) in self.tmpfs.iter().enumerate() {
+            let at = format!("{key}.tmpfs[{index}].path");
+            tmpfs.check(&format!("{key}.tmpfs[{index}]"))?;
+            for (other_index, other) in self.tmpfs.iter().enumerate().take(index) {
+                let other_at = format!("{key}.tmpfs[{other_index}].path");
+                if tmpfs.path == other.path {
+                    return Err(conflict(at, other_at, "both are mounted at the same path"));
+                }
+                if within(&other.path, &tmpfs.path) {
+                    return Err(conflict(at, other_at, "it would hide the mount that comes before it"));
+                }
+            }
+        }
+        count(&format!("{key}.secrets"), self.secrets.len(), 0, MAX_LIST)?;
+        for (index, secret) in self.secrets.iter().enumerate() {
+            let at = format!("{key}.secrets[{index}].path");
+            secret.check(&format!("{key}.secrets[{index}]"))?;
+            for (other_index, other) in self.secrets.iter().enumerate().take(index) {
+                if secret.name == other.name {
+                    let at = format!("{key}.secrets[{index}].name");
+                    return Err(conflict(at, format!("{key}.secrets[{other_index}].name"), "the names are equal"));
+                }
+                if within(&secret.path, &other.path) || within(&other.path, &secret.path) {
+                    let why = "both use the same path, or one lies below the other";
+                    return Err(conflict(at, format!("{key}.secrets[{other_index}].path"), why));
+                }
+            }
+            // A tmpfs *above* a secret is usual (/run and /run/secrets/key): secrets are mounted after it.
+            for (other_index, other) in self.tmpfs.iter().enumerate() {
+                if within(&other.path, &secret.path) {
+                    let other_at = format!("{key}.tmpfs[{other_index}].path");
+                    return Err(conflict(other_at, at, "the tmpfs would shadow the secret"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn check(&self, key: &str) -> Result<(), ContractError> {
+        hex(&format!("{key}.verity_root"), &self.verity_root, 64, 64, "64 lowercase hex digits")?;
+        hex(&format!("{key}.salt"), &self.salt, 0, 512, "an even number of lowercase hex digits, at most 512")?;
+        range(&format!("{key}.data_blocks"), self.data_blocks, 1, MAX_DATA_BLOCKS)
+    }
+}
+
+impl User {
+    fn check(&self, key: &str) -> Result<(), ContractError> {
+        range(&format!("{key}.uid"), u64::from(self.uid), 0, u64::from(MAX_ID))?;
+        range(&format!("{key}.gid"), u64::from(self.gid), 0, u64::from(MAX_ID))?;
+        count(&format!("{key}.additional_gids"), self.additional_gids.len(), 0, MAX_LIST)?;
+        for (index, gid) in self.additional_gids.iter().enumerate() {
+            range(&format!("{key}.additional_gids[{index}]"), u64::from(*gid), 0, u64::from(MAX_ID))?;
+        }
+        if let Some(name) = &self.name {
+            let at = format!("{key}.name");
+            crate::user::check_name(&at, name)?;
+            if self.uid != 0 || self.gid != 0 {
+                return Err(conflict(at, format!("{key}.uid"), "a user is given by name or by number, not by both"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tmpfs {
+    fn check(&self, key: &str) -> Result<(), ContractError> {
+        own_place(&format!("{key}.path"), &self.path)?;
+        range(&format!("{key}.size_bytes"), self.size_bytes, 4096, MAX_BYTES)?;
+        range(&format!("{key}.mode"), u64::from(self.mode), 0, 0o1777)
+    }
+}
+
+impl Secret {
+    fn check(&self, key: &str) -> Result<(), ContractError> {
+        if !segment(&self.name, 63) {
+            let expected = "1 to 63 letters, digits, '.', '_' or '-', not beginning with '.'";
+            return malformed(&format!("{key}.name"), expected, &self.name);
+        }
+        let resource = self.resource.strip_prefix("kbs:///").unwrap_or_default();
+        let segments: Vec<&str> = resource.split('/').collect();
+        if segments.len() != 3 || !segments.iter().all(|part| segment(part, 128)) {
+            return malformed(&format!("{key}.resource"), "kbs:///repository/type/tag", &self.resource);
+        }
+        own_place(&format!("{key}.path"), &self.path)?;
+        range(&format!("{key}.mode"), u64::from(self.mode), 0, 0o777)
+    }
+}
+
+/// Whether `path` is `above` or lies below it. Both are normalised.
+fn within(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || above == "/")
+}
+
+/// A path where the contract may mount something of its own.
+fn own_place(key: &str, text: &str) -> Result<(), ContractError> {
+    path(key, text)?;
+    if text == "/" || KERNEL_PLACES.iter().any(|place| within(text, place)) {
+        return malformed(key, "a path below / that is not /proc, /sys or /dev or below these", text);
+    }
+    Ok(())
+}
+
+fn path(key: &str, text: &str) -> Result<(), ContractError> {
+    let normal = text == "/"
+        || (text.starts_with('/')
+            && text
+                .split('/')
+                .skip(1)
+                .all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= 255));
+    if !normal || text.len() > MAX_PATH || text.chars().any(char::is_control) {
+        return malformed(key, "an absolute path without '.', '..', '//', trailing '/' or control characters", text);
+    }
+    Ok(())
+}
+
+fn label(key: &str, text: &str) -> Result<(), ContractError> {
+    let bytes = text.as_bytes();
+    let good = (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes.first() != Some(&b'-')
+        && bytes.last() != Some(&b'-');
+    if good { Ok(()) } else { malformed(key, "a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end", text) }
+}
+
+fn segment(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn image_digest(key: &str, text: &str) -> Result<(), ContractError> {
+    let expected = "sha256: and 64, or sha512: and 128 lowercase hex digits";
+    match text.split_once(':') {
+        Some(("sha256", digits)) if digits.len() == 64 && is_hex(digits) => Ok(()),
+        Some(("sha512", digits)) if digits.len() == 128 && is_hex(digits) => Ok(()),
+        _ => malformed(key, expected, text),
+    }
+}
+
+fn hex(key: &str, text: &str, shortest: usize, longest: usize, expected: &'static str) -> Result<(), ContractError> {
+    if (shortest..=longest).contains(&text.len()) && text.len().is_multiple_of(2) && is_hex(text) {
+        Ok(())
+    } else {
+        malformed(key, expected, text)
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn command(key: &str, args: &[String]) -> Result<(), ContractError> {
+    count(key, args.len(), 1, MAX_ARGS)?;
+    if args.first().is_some_and(String::is_empty) {
+        return malformed(&format!("{key}[0]"), "a program to run", "");
+    }
+    args.iter().enumerate().try_for_each(|(index, arg)| check_text(&format!("{key}[{index}]"), arg, MAX_TEXT))
+}
+
+/// Bounded text that the kernel can take as a C string.
+fn check_text(key: &str, value: &str, longest: usize) -> Result<(), ContractError> {
+    count(key, value.len(), 0, longest)?;
+    if value.contains('\0') {
+        return malformed(key, "text without NUL", value);
+    }
+    Ok(())
+}
+
+fn count(key: &str, found: usize, minimum: usize, maximum: usize) -> Result<(), ContractError> {
+    let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    range(key, wide(found), wide(minimum), wide(maximum))
+}
+
+fn range(key: &str, found: u64, minimum: u64, maximum: u64) -> Result<(), ContractError> {
+    if (minimum..=maximum).contains(&found) {
+        return Ok(());
+    }
+    let (found, minimum, maximum) = (i128::from(found), i128::from(minimum), i128::from(maximum));
+    Err(ContractError::OutOfBounds { key: key.to_owned(), found, minimum, maximum })
+}
+
+pub(crate) fn malformed<T>(key: &str, expected: &'static str, found: &str) -> Result<T, ContractError> {
+    Err(ContractError::Malformed { key: cut(key), expected, found: cut(found) })
+}
+
+fn conflict(key: String, other: String, why: &'static str) -> ContractError {
+    ContractError::Conflict { key, other, why }
+}

@@ -1,0 +1,301 @@
+//! Parsing, bounds, canonical form. Each refusal has a positive twin: the valid base contract, which differs in one field.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+use belljar_contract::model::{DEFAULT_PIDS, DEFAULT_SCRATCH};
+use belljar_contract::{Container, Contract, ContractError, Layer, Permission, Resources, Secret, Tmpfs, User};
+use proptest::prelude::*;
+
+const BASE: &str = include_str!("data/scorer.toml");
+
+/// The base contract with one text replaced; fails when the text is not there exactly once.
+fn with(from: &str, to: &str) -> String {
+    assert_eq!(BASE.matches(from).count(), 1, "{from:?} must be in the base contract once");
+    BASE.replace(from, to)
+}
+
+fn refused(from: &str, to: &str) -> ContractError {
+    Contract::parse(BASE).expect("the positive twin");
+    Contract::parse(&with(from, to)).expect_err("the changed contract")
+}
+
+fn conflict(key: &str, other: &str, found: ContractError) {
+    match found {
+        ContractError::Conflict { key: k, other: o, .. } => assert_eq!((k.as_str(), o.as_str()), (key, other)),
+        found => panic!("{found:?}"),
+    }
+}
+
+fn malformed(key: &str, found: ContractError) {
+    match found {
+        ContractError::Malformed { key: k, .. } => assert_eq!(k, key),
+        found => panic!("{found:?}"),
+    }
+}
+
+fn out_of_bounds(key: &str, number: i128, found: ContractError) {
+    match found {
+        ContractError::OutOfBounds { key: k, found, .. } => assert_eq!((k.as_str(), found), (key, number)),
+        found => panic!("{found:?}"),
+    }
+}
+
+#[test]
+fn the_base_contract_is_canonical_and_means_what_it_says() {
+    let contract = Contract::parse(BASE).unwrap();
+    assert_eq!(contract.to_toml(), BASE);
+    let scorer = &contract.containers["scorer"];
+    assert_eq!(scorer.user, User { uid: 1000, gid: 1000, additional_gids: vec![44], name: None });
+    assert_eq!(scorer.resources, Resources { memory_bytes: Some(268_435_456), cpu_millis: None, pids: DEFAULT_PIDS });
+    assert_eq!((scorer.logs, scorer.stdin), (Permission::Allow, Permission::Deny));
+    assert_eq!((scorer.secrets[0].mode, scorer.hostname.as_str()), (0o400, "scorer"));
+    assert_eq!((scorer.tmpfs[0].mode, scorer.tmpfs[0].size_bytes), (0o1777, 1_048_576));
+    assert!(scorer.no_new_privileges && scorer.read_only_root && !contract.debug);
+}
+
+#[test]
+fn unknown_keys_are_refused_by_their_full_name() {
+    let unknown = |key: &str| ContractError::UnknownKey { key: key.into() };
+    assert_eq!(refused("version = 1\n", "version = 1\nprivileged = true\n"), unknown("privileged"));
+    assert_eq!(refused("[broker]\n", "[broker]\nurl = \"x\"\n"), unknown("broker.url"));
+    assert_eq!(
+        refused("cwd = \"/app\"\n", "cwd = \"/app\"\nprivileged = true\n"),
+        unknown("containers.scorer.privileged")
+    );
+    assert_eq!(refused("data_blocks = 300 }", "data_blocks = 300, x = 1 }"), unknown("containers.scorer.layers[0].x"));
+    assert_eq!(refused("uid = 1000,", "uid = 1000, umask = 0,"), unknown("containers.scorer.user.umask"));
+    assert_eq!(
+        refused("memory_bytes = 268435456", "memory_bytes = 268435456, swap = 1"),
+        unknown("containers.scorer.resources.swap")
+    );
+    assert_eq!(
+        refused("size_bytes = 1048576", "size_bytes = 1048576, uid = 1"),
+        unknown("containers.scorer.tmpfs[0].uid")
+    );
+    assert_eq!(
+        refused("name = \"model\",", "name = \"model\", env = \"X\","),
+        unknown("containers.scorer.secrets[0].env")
+    );
+}
+
+#[test]
+fn missing_keys_wrong_types_and_versions_are_refused() {
+    let missing = |key: &str| ContractError::MissingKey { key: key.into() };
+    assert_eq!(refused("version = 1\n", ""), missing("version"));
+    assert_eq!(refused("args = [\"/app/score\", \"--all\"]\n", ""), missing("containers.scorer.args"));
+    assert_eq!(refused(", data_blocks = 300 }", " }"), missing("containers.scorer.layers[0].data_blocks"));
+    let wrong = ContractError::WrongType { key: "containers.scorer.cwd".into(), expected: "string", found: "integer" };
+    assert_eq!(refused("cwd = \"/app\"", "cwd = 7"), wrong);
+    assert_eq!(refused("version = 1\n", "version = 2\nnew = 1\n"), ContractError::Version { found: 2, supported: 1 });
+    assert!(matches!(refused("version = 1\n", "version = 1\nversion = 1\n"), ContractError::Toml { .. }));
+    let none = Contract::parse("version = 1\n[containers]\n").unwrap_err();
+    out_of_bounds("containers", 0, none);
+    let big = format!("{BASE}# {}", "x".repeat(256 * 1024));
+    assert_eq!(Contract::parse(&big), Err(ContractError::TooLarge { found: big.len(), limit: 256 * 1024 }));
+}
+
+#[test]
+fn bounds_of_text() {
+    let at = |field: &str| format!("containers.scorer.{field}");
+    malformed(
+        "containers.Scorer",
+        Contract::parse(&BASE.replace("containers.scorer", "containers.Scorer")).unwrap_err(),
+    );
+    malformed(&at("image_digest"), refused("sha256:d", "sha256:D"));
+    malformed(&at("image_digest"), refused("sha256:d", "md5:d"));
+    malformed(&at("layers[0].verity_root"), refused("verity_root = \"a", "verity_root = \"A"));
+    malformed(&at("layers[0].verity_root"), refused("verity_root = \"a", "verity_root = \""));
+    malformed(&at("layers[0].salt"), refused("salt = \"00ff\"", "salt = \"00f\""));
+    malformed("broker.spki_sha256", refused("spki_sha256 = \"b", "spki_sha256 = \"g"));
+    for path in ["app", "/app/", "/a//b", "/a/../b", "/a/.", "", "/a\\u0007"] {
+        malformed(&at("cwd"), refused("cwd = \"/app\"", &format!("cwd = \"{path}\"")));
+    }
+    malformed(&at("env"), refused("MODE = \"fast\"", "\"MO=DE\" = \"fast\""));
+    malformed(&at("env"), refused("MODE = \"fast\"", "\"\" = \"fast\""));
+    malformed(&at("env.MODE"), refused("MODE = \"fast\"", "MODE = \"fa\\u0000st\""));
+    malformed(&at("args[0]"), refused("[\"/app/score\", \"--all\"]", "[\"\"]"));
+    malformed(&at("capabilities[0]"), refused("CAP_CHOWN", "CAP_EVERYTHING"));
+    malformed(&at("secrets[0].resource"), refused("kbs:///default/key/model", "kbs:///default/../model"));
+    malformed(&at("secrets[0].resource"), refused("kbs:///default/key/model", "kbs://host/default/key/model"));
+    malformed(&at("secrets[0].resource"), refused("kbs:///default/key/model", "kbs:///default/key"));
+    malformed(&at("secrets[0].name"), refused("name = \"model\"", "name = \"../model\""));
+    malformed(&at("logs"), refused("logs = \"allow\"", "logs = \"maybe\""));
+    malformed(&at("hostname"), refused("logs = \"allow\"", "hostname = \"-x\""));
+    malformed(&at("user.name"), refused("{ uid = 1000, gid = 1000,", "{ name = \"a:b:c\","));
+}
+
+#[test]
+fn bounds_of_numbers() {
+    let at = |field: &str| format!("containers.scorer.{field}");
+    out_of_bounds(&at("user.uid"), 4_294_967_295, refused("uid = 1000", "uid = 4294967295"));
+    out_of_bounds(&at("user.uid"), -1, refused("uid = 1000", "uid = -1"));
+    out_of_bounds(&at("layers[0].data_blocks"), 0, refused("data_blocks = 300", "data_blocks = 0"));
+    out_of_bounds(&at("layers"), 0, Contract::parse(&strip_array("layers")).unwrap_err());
+    out_of_bounds(&at("args"), 0, refused("[\"/app/score\", \"--all\"]", "[]"));
+    out_of_bounds(&at("resources.memory_bytes"), 5, refused("268435456", "5"));
+    out_of_bounds(&at("resources.pids"), 0, refused("memory_bytes = 268435456", "pids = 0"));
+    out_of_bounds(&at("resources.cpu_millis"), 9, refused("memory_bytes = 268435456", "cpu_millis = 9"));
+    out_of_bounds(&at("tmpfs[0].size_bytes"), 0, refused("1048576", "0"));
+    out_of_bounds(&at("tmpfs[0].mode"), 0o4777, refused("size_bytes = 1048576", "mode = 0o4777"));
+    out_of_bounds(&at("scratch_bytes"), 1, refused("logs = \"allow\"", "scratch_bytes = 1"));
+    let mode = "path = \"/run/secrets/model\", mode = 0o1400";
+    out_of_bounds(&at("secrets[0].mode"), 0o1400, refused("path = \"/run/secrets/model\"", mode));
+}
+
+fn strip_array(name: &str) -> String {
+    let (before, rest) = BASE.split_once(&format!("{name} = [\n")).unwrap();
+    let (_, after) = rest.split_once("]\n").unwrap();
+    format!("{before}{name} = []\n{after}")
+}
+
+#[test]
+fn rules_between_fields() {
+    let at = |field: &str| format!("containers.scorer.{field}");
+    let secret = "\", path = \"/run/secrets/model\" },\n";
+    let second = |path: &str, name: &str| {
+        format!("{secret}  {{ name = \"{name}\", resource = \"kbs:///default/key/other\", path = \"{path}\" }},\n")
+    };
+    assert!(Contract::parse(&with(secret, &second("/run/secrets/other", "other"))).is_ok());
+    let equal = refused(secret, &second("/run/secrets/model", "other"));
+    conflict(&at("secrets[1].path"), &at("secrets[0].path"), equal);
+    let below = refused(secret, &second("/run/secrets/model/x", "other"));
+    conflict(&at("secrets[1].path"), &at("secrets[0].path"), below);
+    conflict(&at("secrets[1].name"), &at("secrets[0].name"), refused(secret, &second("/run/secrets/other", "model")));
+
+    // The tmpfs of the base contract is /run, above the secret: allowed. On or below it: not.
+    for path in ["/run/secrets/model", "/run/secrets/model/deep"] {
+        let found = refused("path = \"/run\"", &format!("path = \"{path}\""));
+        conflict(&at("tmpfs[0].path"), &at("secrets[0].path"), found);
+    }
+    for path in ["/proc/x", "/sys", "/dev/secret", "/"] {
+        malformed(&at("secrets[0].path"), refused("/run/secrets/model", path));
+        malformed(&at("tmpfs[0].path"), refused("path = \"/run\"", &format!("path = \"{path}\"")));
+    }
+    assert!(Contract::parse(&with("/run/secrets/model", "/process/model")).is_ok());
+    let hide = "path = \"/run/x\" },\n  { path = \"/run\"";
+    conflict(&at("tmpfs[1].path"), &at("tmpfs[0].path"), refused("path = \"/run\"", hide));
+    let twice = "path = \"/run\" },\n  { path = \"/run\"";
+    conflict(&at("tmpfs[1].path"), &at("tmpfs[0].path"), refused("path = \"/run\"", twice));
+    let found = refused("[\"CAP_CHOWN\"]", "[\"CAP_CHOWN\", \"CAP_CHOWN\"]");
+    conflict(&at("capabilities[1]"), &at("capabilities"), found);
+    conflict(&at("user.name"), &at("user.uid"), refused("{ uid = 1000,", "{ name = \"app\", uid = 1000,"));
+
+    let (pin, rest) = BASE.split_at(BASE.find("[containers").unwrap());
+    assert!(pin.contains("[broker]"));
+    let unpinned = Contract::parse(&format!("version = 1\n{rest}")).unwrap_err();
+    assert_eq!(unpinned, ContractError::NoBroker { key: at("secrets") });
+}
+
+#[test]
+fn plain_words_name_what_matters() {
+    let words = Contract::parse(BASE).unwrap().plain_words();
+    let all = words.join("\n");
+    for part in [
+        "This pod may run one container, scorer, and nothing else.",
+        "scorer: runs the command /app/score --all in /app.",
+        "scorer: runs as user 1000, group 1000 and also groups 44.",
+        "scorer: cannot change its files.",
+        "scorer: gets the secret model (kbs:///default/key/model) as the file /run/secrets/model, if the broker agrees.",
+        "scorer: its output leaves the pod, so whoever runs the host can read it.",
+        "scorer: is limited to 256 MiB of memory.",
+    ] {
+        assert!(all.contains(part), "{part:?} is not in\n{all}");
+    }
+    assert!(words.iter().all(|word| !word.contains('\n')));
+    let debug = Contract::parse(&with("version = 1\n", "version = 1\ndebug = true\n")).unwrap().plain_words();
+    assert!(debug.iter().any(|word| word.starts_with("DEBUGGING IS ALLOWED")));
+    // A command that would print as another one is shown escaped.
+    let tricky = with("--all", "a\\nb \\u202Ec");
+    let tricky = Contract::parse(&tricky).unwrap().plain_words().join("\n");
+    assert!(tricky.contains(r"'a\nb \u{202e}c'"), "{tricky}");
+}
+
+fn hex(length: usize) -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop::sample::select(b"0123456789abcdef".to_vec()), length)
+        .prop_map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+fn path(top: &'static str) -> impl Strategy<Value = String> {
+    proptest::collection::vec("[a-zA-Z0-9_ é'\"\\\\-]{1,12}", 1..4)
+        .prop_map(move |parts| format!("/{top}/{}", parts.join("/")))
+}
+
+prop_compose! {
+    fn container()(
+        (digest, root, salt) in (hex(64), hex(64), hex(64)),
+        args in proptest::collection::vec("[^\0]{1,20}", 1..5),
+        env in proptest::collection::btree_map("[!-<>-~]{1,12}", "[^\0]{0,30}", 0..5),
+        (cwd, tmpfs, secret) in (path("w"), path("t"), path("s")),
+        user in prop_oneof![
+            (0..1_000_000_u32, 0..1_000_000_u32).prop_map(|(uid, gid)| User { uid, gid, ..User::default() }),
+            "[a-z]{1,8}(:[a-z]{1,8})?".prop_map(|name| User { name: Some(name), ..User::default() }),
+        ],
+        additional_gids in proptest::collection::vec(0..70_000_u32, 0..4),
+        flags in proptest::array::uniform7(any::<bool>()),
+        (memory_bytes, cpu_millis, pids) in
+            (proptest::option::of(1_u64 << 20..1 << 40), proptest::option::of(10..1_000_u64), 1..2000_u64),
+        (scratch, mode) in (65_536..1_u64 << 30, 0..0o777_u32),
+        exec in proptest::collection::vec(proptest::collection::vec("[^\0]{1,9}", 1..3), 0..3),
+        hostname in "[a-z]([a-z0-9-]{0,20}[a-z0-9])?",
+    ) -> Container {
+        let permission = |allowed| if allowed { Permission::Allow } else { Permission::Deny };
+        Container {
+            image: "registry.example/a:1".into(),
+            image_digest: format!("sha256:{digest}"),
+            layers: vec![Layer { verity_root: root, salt, data_blocks: pids }],
+            args, env, cwd,
+            user: User { additional_gids, ..user },
+            capabilities: if flags[0] { vec!["CAP_KILL".into(), "CAP_CHOWN".into()] } else { vec![] },
+            no_new_privileges: flags[1],
+            read_only_root: flags[2],
+            tmpfs: vec![Tmpfs { path: tmpfs, size_bytes: scratch, mode }],
+            scratch_bytes: if flags[3] { scratch } else { DEFAULT_SCRATCH },
+            resources: Resources { memory_bytes, cpu_millis, pids },
+            secrets: vec![Secret { name: "a".into(), resource: "kbs:///a/b/c".into(), path: secret, mode }],
+            logs: permission(flags[4]),
+            stdin: permission(flags[5]),
+            exec,
+            secret_api: flags[6],
+            hostname,
+            terminal: flags[0] != flags[1],
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_contract_survives_its_canonical_form(
+        containers in proptest::collection::btree_map("[a-z]([a-z0-9-]{0,10}[a-z0-9])?", container(), 1..4),
+        debug: bool, pin in hex(64),
+    ) {
+        let broker = Some(belljar_contract::BrokerPin { spki_sha256: pin });
+        let contract = Contract { version: 1, broker, containers, debug };
+        prop_assert_eq!(contract.check(), Ok(()));
+        let text = contract.to_toml();
+        let read = Contract::parse(&text);
+        prop_assert_eq!(read.as_ref(), Ok(&contract));
+        prop_assert_eq!(read.unwrap().to_toml(), text);
+        for (name, container) in &contract.containers {
+            prop_assert!(belljar_contract::oci_spec(name, container).is_ok());
+        }
+    }
+
+    #[test]
+    fn any_text_is_parsed_without_panic(text in "\\PC{0,200}") {
+        belljar_contract::parse::fuzz(text.as_bytes());
+    }
+
+    #[test]
+    fn a_damaged_contract_is_parsed_without_panic(at in 0..BASE.len(), byte: u8) {
+        let mut bytes = BASE.as_bytes().to_vec();
+        bytes[at] = byte;
+        belljar_contract::parse::fuzz(&bytes);
+    }
+}
