@@ -1,1 +1,23 @@
-//! placeholder
+//! Predicts launch digests: what a TEE reports as its measurement is a function of what was launched.
+//!
+//! | function | predicts |
+//! |---|---|
+//! | [`snp`] | the launch digest of an SEV-SNP guest that QEMU boots directly with `kernel-hashes=on` |
+//! | [`software`], [`software_from_digests`] | that of the software TEE; the format is in `docs/software-tee.md` |
+//!
+//! Memory size, disks and devices are not part of a digest; firmware, kernel, initrd, command line, the number of vCPUs
+//! and for SNP their type are.
+#![forbid(unsafe_code)]
+
+mod file;
+mod gctx;
+mod hashes;
+mod snp;
+mod software;
+
+pub use file::{FileError, digest_file, digest_reader};
+pub use snp::{SnpError, SnpLaunch, VcpuType, snp};
+pub use software::{SoftwareDigests, SoftwareError, SoftwareLaunch, software, software_from_digests};
+
+/// Most vCPUs that a launch may have.
+pub const MAX_VCPUS: u32 = 512;
