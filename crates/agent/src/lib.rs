@@ -1,1 +1,32 @@
-//! placeholder
+//! PID 1 of the pod VM.
+//!
+//! The agent trusts the CPU, the contract and the broker that the contract pins; it does not trust the host that started
+//! it. From kernel to container, in order:
+//!
+//! | module | does |
+//! |---|---|
+//! | [`mounts`], [`modules`] | file systems, kernel modules, the way off the initramfs |
+//! | [`ports`], [`transport`], [`service`] | finds virtio devices by name, answers the host's calls |
+//! | [`tunnel`] | outward connections, carried by the host |
+//! | [`guest`], [`status`], [`refusal`] | the shared state, what the host sees of it, and why the guest will not go on |
+//! | [`reaper`], [`power`] | child processes of PID 1, power-off |
+//! | [`probe`] | the memory probe |
+//! | [`cmdline`], [`clock`], [`console`] | words of the kernel command line, time since boot, messages in debug mode |
+//! | [`start`] | puts these together |
+
+pub mod clock;
+pub mod cmdline;
+pub mod console;
+pub mod guest;
+pub mod modules;
+pub mod mounts;
+pub mod ports;
+pub mod power;
+pub mod probe;
+pub mod reaper;
+pub mod refusal;
+pub mod service;
+pub mod start;
+pub mod status;
+pub mod transport;
+pub mod tunnel;

@@ -1,0 +1,48 @@
+//! The guest: what is shared between the start of the pod and the calls of the host.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use belljar_guest_api::limits::MAX_GRACE_MS;
+use tokio::sync::oneshot;
+
+use crate::{
+    cmdline::Cmdline,
+    reaper::Reaper,
+    status::{Board, State},
+    tunnel::Tunnels,
+};
+
+/// The parts of the guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// Words of the kernel command line.
+    pub cmdline: Cmdline,
+    /// State, phases, refusal.
+    pub board: Board,
+    /// Outward connections.
+    pub tunnels: Arc<Tunnels>,
+    /// Child processes.
+    pub reaper: Reaper,
+    stop: Mutex<Option<oneshot::Sender<Duration>>>,
+}
+
+impl Guest {
+    /// A guest that has just started, and the receiver of the order to stop: it gives the grace for containers.
+    pub fn new(cmdline: Cmdline, board: Board) -> (Arc<Self>, oneshot::Receiver<Duration>) {
+        let (stop, stopped) = oneshot::channel();
+        let guest =
+            Self { cmdline, board, tunnels: Arc::default(), reaper: Reaper::default(), stop: Mutex::new(Some(stop)) };
+        (Arc::new(guest), stopped)
+    }
+
+    /// Orders the end of the guest, once; `grace_ms` is cut to [`MAX_GRACE_MS`].
+    pub fn stop(&self, grace_ms: u32) {
+        if let Some(stop) = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.board.enter(State::Stopping);
+            let _ = stop.send(Duration::from_millis(grace_ms.min(MAX_GRACE_MS).into()));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Loads the kernel modules that the guest image lists, in its order.
+
+use std::{
+    fs::{self, File},
+    io,
+};
+
+use rustix::io::Errno;
+
+const DIR: &str = "/lib/modules";
+/// Most bytes of an order file.
+const MAX_ORDER: u64 = 64 * 1024;
+
+/// A module that could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// The order file or a module file cannot be read.
+    #[error("cannot read {path}: {source}; the guest image is not complete")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// An order file is larger than 64 KiB or names something other than a file beside it.
+    #[error("module order {path} is malformed: {line:?}")]
+    Order {
+        /// The order file.
+        path: String,
+        /// The line at fault.
+        line: String,
+    },
+    /// The kernel refused the module.
+    #[error("kernel refused module {name}: {source}")]
+    Kernel {
+        /// File name of the module.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The TEE that this CPU says it runs in, as far as it needs modules of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hardware {
+    /// A guest of AMD SEV-SNP.
+    Snp,
+    /// A trust domain of Intel TDX.
+    Tdx,
+}
+
+impl Hardware {
+    /// Looks at CPUID: leaf 0x21 spells `IntelTDX    ` in a trust domain (Intel TDX module specification, virtual CPUID
+    /// leaf 0x21); bit 4 of EAX of leaf 0x8000001F is SEV-SNP (AMD APM volume 3, E.4.17), together with the hypervisor bit.
+    pub fn of_cpu() -> Option<Self> {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        let basic = __cpuid(0).eax;
+        if basic >= 0x21 {
+            let leaf = __cpuid_count(0x21, 0);
+            if [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"IntelTDX    " {
+                return Some(Self::Tdx);
+            }
+        }
+        let hypervisor = __cpuid(1).ecx & 1 << 31 != 0;
+        let extended = __cpuid(0x8000_0000).eax;
+        (hypervisor && extended >= 0x8000_001f && __cpuid(0x8000_001f).eax & 1 << 4 != 0).then_some(Self::Snp)
+    }
+
+    /// Name of its order file.
+    fn order(self) -> &'static str {
+        match self {
+            Self::Snp => "order.snp",
+            Self::Tdx => "order.tdx",
+        }
+    }
+}
+
+/// Loads what the file `order` lists, then what the TEE of this machine needs. A module that is already there is fine,
+/// and so is a TEE driver that finds no device: which TEE there is, is decided by who answers. An image without the file
+/// has everything built in.
+pub fn load(hardware: Option<Hardware>) -> Result<(), ModuleError> {
+    load_list("order")?;
+    match hardware.map_or(Ok(()), |hardware| load_list(hardware.order())) {
+        Err(ModuleError::Kernel { source, .. }) if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn load_list(order: &str) -> Result<(), ModuleError> {
+    let path = format!("{DIR}/{order}");
+    let read = |source| ModuleError::Read { path: path.clone(), source };
+    match fs::metadata(&path) {
+        Ok(meta) if meta.len() > MAX_ORDER => {
+            return Err(ModuleError::Order { path: path.clone(), line: format!("{} bytes", meta.len()) });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(read(error)),
+    }
+    let list = fs::read_to_string(&path).map_err(read)?;
+    for line in names(&list) {
+        let name = line.map_err(|line| ModuleError::Order { path: path.clone(), line: line.to_owned() })?;
+        let path = format!("{DIR}/{name}");
+        let file = File::open(&path).map_err(|source| ModuleError::Read { path, source })?;
+        match rustix::system::finit_module(&file, c"", 0) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(ModuleError::Kernel { name: name.to_owned(), source: error.into() }),
+        }
+    }
+    Ok(())
+}
+
+/// The lines of an order file: plain file names; empty lines and `#` comments are skipped.
+fn names(list: &str) -> impl Iterator<Item = Result<&str, &str>> {
+    list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| {
+        let plain = line.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if plain && !line.starts_with('.') { Ok(line) } else { Err(line) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_names_files_beside_it() {
+        let found: Vec<_> = names("# base\nvirtio_blk.ko\n\n dm-mod.ko \n../evil.ko\na/b.ko\n..\n").collect();
+        assert_eq!(found, [Ok("virtio_blk.ko"), Ok("dm-mod.ko"), Err("../evil.ko"), Err("a/b.ko"), Err("..")]);
+    }
+}

@@ -1,0 +1,149 @@
+//! The calls of `proto/agent.proto`: checks of the request, then one line to the part of the guest that does it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use belljar_guest_api::{
+    PROTOCOL,
+    api::{self, Agent},
+    limits::{MAX_CHUNK, MAX_POLL_MS},
+    status::Code,
+};
+use ttrpc::r#async::TtrpcContext;
+
+use crate::{
+    guest::Guest,
+    probe::{Probe, ProbeError},
+    tunnel::TunnelError,
+};
+
+/// The service that the host calls.
+#[derive(Debug)]
+pub struct Service {
+    guest: Arc<Guest>,
+    greeted: Arc<AtomicBool>,
+    probe: Mutex<Option<Probe>>,
+}
+
+impl Service {
+    /// A service for `guest`; `greeted` says whether the host of the present connection has said hello.
+    pub fn new(guest: Arc<Guest>, greeted: Arc<AtomicBool>) -> Self {
+        Self { guest, greeted, probe: Mutex::new(None) }
+    }
+
+    fn greeted(&self) -> ttrpc::Result<&Guest> {
+        if self.greeted.load(Ordering::Relaxed) {
+            return Ok(&self.guest);
+        }
+        Err(Code::FailedPrecondition.error("no hello on this connection yet: call Hello first"))
+    }
+}
+
+#[async_trait]
+impl Agent for Service {
+    async fn hello(&self, _: &TtrpcContext, request: api::HelloRequest) -> ttrpc::Result<api::HelloResponse> {
+        if request.protocol != PROTOCOL {
+            let found = request.protocol;
+            let message =
+                format!("protocol {found} is not spoken here, expected {PROTOCOL}: use a matching guest image");
+            return Err(Code::FailedPrecondition.error(message));
+        }
+        self.greeted.store(true, Ordering::Relaxed);
+        Ok(api::HelloResponse {
+            protocol: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            debug: self.guest.cmdline.debug,
+            ..Default::default()
+        })
+    }
+
+    async fn status(&self, _: &TtrpcContext, request: api::StatusRequest) -> ttrpc::Result<api::StatusResponse> {
+        let board = &self.greeted()?.board;
+        Ok(board.after(request.generation, poll(request.timeout_ms)).await.into())
+    }
+
+    async fn tunnel_accept(
+        &self,
+        _: &TtrpcContext,
+        request: api::TunnelAcceptRequest,
+    ) -> ttrpc::Result<api::TunnelAcceptResponse> {
+        let (id, target) = self.greeted()?.tunnels.accept(poll(request.timeout_ms)).await.unwrap_or_default();
+        Ok(api::TunnelAcceptResponse { id, target: target.to_owned(), ..Default::default() })
+    }
+
+    async fn tunnel_read(
+        &self,
+        _: &TtrpcContext,
+        request: api::TunnelReadRequest,
+    ) -> ttrpc::Result<api::TunnelReadResponse> {
+        let data = self.greeted()?.tunnels.read(request.id, chunk(request.max)).await.map_err(tunnel)?;
+        Ok(api::TunnelReadResponse { eof: data.is_empty(), data, ..Default::default() })
+    }
+
+    async fn tunnel_write(&self, _: &TtrpcContext, request: api::TunnelWriteRequest) -> ttrpc::Result<api::Empty> {
+        self.greeted()?.tunnels.write(request.id, &request.data).await.map_err(tunnel)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn tunnel_close(&self, _: &TtrpcContext, request: api::TunnelCloseRequest) -> ttrpc::Result<api::Empty> {
+        self.greeted()?.tunnels.close(request.id, &request.error).map_err(tunnel)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn start_probe(&self, _: &TtrpcContext, request: api::StartProbeRequest) -> ttrpc::Result<api::Empty> {
+        self.greeted()?;
+        let mut slot = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_some() {
+            return Err(Code::AlreadyExists.error("a probe is running: call EndProbe first"));
+        }
+        let probe = Probe::start(&request.seed, request.copies).map_err(|error| match error {
+            ProbeError::Request { .. } => Code::InvalidArgument.error(error.to_string()),
+            ProbeError::NoPort => Code::Unavailable.error(error.to_string()),
+            _ => Code::Internal.error(error.to_string()),
+        })?;
+        *slot = Some(probe);
+        Ok(api::Empty::new())
+    }
+
+    async fn end_probe(&self, _: &TtrpcContext, _: api::Empty) -> ttrpc::Result<api::Empty> {
+        self.greeted()?;
+        match self.probe.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(_) => Ok(api::Empty::new()),
+            None => Err(Code::FailedPrecondition.error("no probe is running")),
+        }
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, request: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
+        self.greeted()?.stop(request.grace_ms);
+        Ok(api::Empty::new())
+    }
+}
+
+/// The wait of a long poll, cut to what is allowed.
+fn poll(timeout_ms: u32) -> Duration {
+    Duration::from_millis(timeout_ms.min(MAX_POLL_MS).into())
+}
+
+/// The most bytes that a reply may carry: what the caller wants, 0 meaning as much as is allowed.
+fn chunk(max: u32) -> usize {
+    match usize::try_from(max) {
+        Ok(max @ 1..=MAX_CHUNK) => max,
+        _ => MAX_CHUNK,
+    }
+}
+
+fn tunnel(error: TunnelError) -> ttrpc::Error {
+    let code = match error {
+        TunnelError::Unknown(_) => Code::NotFound,
+        TunnelError::TooLong(_) => Code::InvalidArgument,
+        TunnelError::TooMany => Code::ResourceExhausted,
+        TunnelError::Gone => Code::FailedPrecondition,
+    };
+    code.error(error.to_string())
+}
