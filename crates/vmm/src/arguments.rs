@@ -136,7 +136,7 @@ impl Arguments {
         self.push("-bios", &machine.guest.firmware);
         self.push("-kernel", &machine.guest.kernel);
         self.push("-initrd", &machine.guest.initrd);
-        self.push("-append", machine.kernel_command_line());
+        self.push("-append", &machine.guest.cmdline);
     }
 
     fn channels(&mut self, fds: &Fds) {

@@ -67,7 +67,7 @@ pub(crate) fn printable(bytes: &[u8], most: usize) -> String {
         }
         line.push(c);
     }
-    line.trim_end().to_owned()
+    line.trim().to_owned()
 }
 
 #[cfg(test)]

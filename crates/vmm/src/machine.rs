@@ -35,8 +35,6 @@ pub struct Machine {
     pub guest: GuestFiles,
     /// Read-only disks in the order in which the guest sees them; the initdata disk first.
     pub disks: Vec<Disk>,
-    /// Adds the word [`names::DEBUG_WORD`] to the (measured) kernel command line.
-    pub debug: bool,
 }
 
 /// Firmware, kernel, initrd and command line of a guest. All of them are measured.
@@ -48,7 +46,7 @@ pub struct GuestFiles {
     pub kernel: PathBuf,
     /// The initial RAM disk (newc cpio).
     pub initrd: PathBuf,
-    /// Kernel command line without the debug word.
+    /// The whole kernel command line. With the word [`names::DEBUG_WORD`] the guest speaks on its console.
     pub cmdline: String,
 }
 
@@ -167,15 +165,9 @@ pub enum MachineError {
         "kernel command line of {found} bytes is too long or has a control character; at most {MAX_CMDLINE} printable bytes"
     )]
     Cmdline {
-        /// Its length with the debug word.
+        /// Its length.
         found: usize,
     },
-    /// The debug word is in the guest image's command line.
-    #[error(
-        "kernel command line of the guest image already has the word {}; build the guest image anew",
-        names::DEBUG_WORD
-    )]
-    DebugWord,
     /// Too many disks.
     #[error("a pod VM cannot have {found} disks, at most {MAX_DISKS}; join image layers")]
     Disks {
@@ -221,9 +213,9 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// The whole kernel command line, as QEMU gets it and as it is measured.
-    pub fn kernel_command_line(&self) -> String {
-        self.guest.command_line(self.debug)
+    /// Whether the (measured) kernel command line lets the guest speak on its console.
+    pub fn debug(&self) -> bool {
+        self.guest.cmdline.split_ascii_whitespace().any(|word| word == names::DEBUG_WORD)
     }
 
     /// Whether every value is within its bounds. Reads no file.
@@ -242,12 +234,9 @@ impl Machine {
         if self.tee.kind() != TeeKind::Software && self.accel != Accel::Kvm {
             return Err(MachineError::TeeNeedsKvm { tee: self.tee.kind() });
         }
-        let cmdline = self.kernel_command_line();
+        let cmdline = &self.guest.cmdline;
         if cmdline.len() > MAX_CMDLINE || cmdline.chars().any(char::is_control) {
             return Err(MachineError::Cmdline { found: cmdline.len() });
-        }
-        if self.guest.cmdline.split_ascii_whitespace().any(|word| word == names::DEBUG_WORD) {
-            return Err(MachineError::DebugWord);
         }
         if let Tee::Tdx { quote_socket: QuoteSocket::Unix(path), .. } = &self.tee {
             utf8(path)?;
@@ -298,16 +287,6 @@ impl Machine {
             }
         }
         Ok(())
-    }
-}
-
-impl GuestFiles {
-    /// The whole kernel command line with or without the debug word, as it is measured.
-    pub fn command_line(&self, debug: bool) -> String {
-        match debug {
-            true => format!("{} {}", self.cmdline, names::DEBUG_WORD),
-            false => self.cmdline.clone(),
-        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Options {
     pub qemu: Option<PathBuf>,
     /// Longest wait for the agent.
     pub boot_timeout: Duration,
-    /// Receives what the guest writes to its console; for a machine with `debug` only.
+    /// Receives what the guest writes to its console; for a machine whose command line has the debug word only.
     pub console: Option<std::fs::File>,
     /// Writes the reports of a software TEE; for that TEE only. Without one the guest gets an error instead of a report.
     pub processor: Option<Arc<dyn SecureProcessor>>,
@@ -238,7 +238,7 @@ impl Running {
     async fn start(machine: &Machine, options: &Options) -> Result<(Self, AgentClient), VmError> {
         let system = |what| move |error: std::io::Error| VmError::System { what, error };
         machine.check_files()?;
-        if options.console.is_some() && !machine.debug {
+        if options.console.is_some() && !machine.debug() {
             return Err(VmError::ConsoleNeedsDebug);
         }
         if options.processor.is_some() && machine.tee.kind() != TeeKind::Software {

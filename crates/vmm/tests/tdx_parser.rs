@@ -1,1 +1,3 @@
+//! placeholder until the TDX test stands
+
 fn main() {}

@@ -1,0 +1,183 @@
+//! Real guests under QEMU: start, report, every way to end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use belljar_guest_api::api::ShutdownRequest;
+use belljar_guest_api::softport::Response;
+use belljar_vmm::{Exit, Measured, PodVm, SecureProcessor, VmError, process_start};
+use common::{machine, options};
+
+#[tokio::test]
+async fn a_machine_starts_answers_and_is_killed() {
+    let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    println!("{:?}", vm.timings());
+    assert_eq!(vm.hello().agent_version, "test");
+    let pid = vm.qemu_pid();
+    assert!(process_start(pid).is_some());
+    let began = Instant::now();
+    assert_eq!(vm.kill().await, Exit::Killed);
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(process_start(pid), None);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "not reaped");
+}
+
+#[tokio::test]
+async fn dropping_kills() {
+    let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    let (pid, exited) = (vm.qemu_pid(), vm.exited());
+    drop(vm);
+    tokio::time::timeout(Duration::from_secs(2), exited).await.unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "not reaped");
+}
+
+#[tokio::test]
+async fn an_orderly_shutdown_is_told_apart() {
+    let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    let exited = vm.exited();
+    let _ = vm.agent().shutdown(ttrpc::context::with_timeout(3_000_000_000), &ShutdownRequest::new()).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), exited).await.unwrap(), Exit::PoweredOff);
+}
+
+#[tokio::test]
+async fn somebody_elses_kill_is_told_apart() {
+    let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(vm.qemu_pid().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(2), vm.exited()).await.unwrap();
+    assert_eq!(exit, Exit::QemuFailed { status: "signal: 9 (SIGKILL)".into(), stderr: String::new() });
+}
+
+#[tokio::test]
+async fn a_guest_that_panics_crashed_with_its_last_lines() {
+    let error = PodVm::start(&machine("panic"), options()).await.unwrap_err();
+    let VmError::GuestCrashed { last_lines } = &error else { panic!("{error}") };
+    assert!(last_lines.0.iter().any(|line| line.contains("Attempted to kill init!")), "{error}");
+    assert!(
+        error.to_string().starts_with("the guest crashed while starting; is the guest image whole? last guest lines:")
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_off_early_is_told_apart() {
+    let error = PodVm::start(&machine("off"), options()).await.unwrap_err();
+    let VmError::GuestPoweredOff { last_lines } = &error else { panic!("{error}") };
+    assert!(last_lines.0.iter().any(|line| line.contains("test guest: off")), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_times_out_with_its_last_lines() {
+    let mut options = options();
+    options.boot_timeout = Duration::from_secs(12);
+    let error = PodVm::start(&machine("hang"), options).await.unwrap_err();
+    let VmError::BootTimeout { last_lines, .. } = &error else { panic!("{error}") };
+    assert_eq!(last_lines.0.last().unwrap(), "test guest: hang", "{error}");
+    assert!(no_qemu_named("hang"));
+}
+
+#[tokio::test]
+async fn files_that_are_no_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("zeros", vec![0; 1 << 20]), ("text", b"this is not a kernel\n".repeat(5000))] {
+        let mut machine = machine(name);
+        machine.guest.kernel = dir.path().join(name);
+        std::fs::write(&machine.guest.kernel, bytes).unwrap();
+        let mut options = options();
+        options.boot_timeout = Duration::from_secs(3);
+        let error = PodVm::start(&machine, options).await.unwrap_err();
+        println!("{name}: {error}");
+        assert!(matches!(error, VmError::QemuFailed { .. } | VmError::BootTimeout { .. }), "{error:?}");
+        assert!(no_qemu_named(name));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_garbage() {
+    let error = PodVm::start(&machine("garbage"), options()).await.unwrap_err();
+    let VmError::AgentGarbage { found } = &error else { panic!("{error}") };
+    assert_eq!(found, "no ttrpc answer: 57656c636f6d6520746f");
+    assert!(no_qemu_named("garbage"));
+}
+
+#[tokio::test]
+async fn an_agent_of_another_version() {
+    let error = PodVm::start(&machine("protocol"), options()).await.unwrap_err();
+    assert!(matches!(error, VmError::Protocol { expected: 1, found: 99 }), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses() {
+    let error = PodVm::start(&machine("refuse"), options()).await.unwrap_err();
+    let VmError::HelloRefused(refused) = &error else { panic!("{error}") };
+    assert_eq!((refused.code, refused.message.as_str()), (belljar_guest_api::status::Code::FailedPrecondition, "no"));
+}
+
+#[derive(Debug)]
+struct Echo(u32);
+
+impl SecureProcessor for Echo {
+    fn measure(&self, qemu: u32) -> Result<Box<dyn Measured>, String> {
+        Ok(Box::new(Self(qemu)))
+    }
+}
+
+impl Measured for Echo {
+    fn report(&self, report_data: &[u8; 64]) -> Result<(Vec<u8>, Vec<u8>), String> {
+        Ok((report_data.to_vec(), self.0.to_le_bytes().to_vec()))
+    }
+}
+
+#[tokio::test]
+async fn the_guest_gets_a_report_about_its_own_process() {
+    let mut options = options();
+    options.processor = Some(Arc::new(Echo(0)));
+    let vm = PodVm::start(&machine("report"), options).await.unwrap();
+    let frame = hex::decode(&vm.hello().agent_version).unwrap();
+    let aux = vm.qemu_pid().to_le_bytes().to_vec();
+    assert_eq!(Response::decode(&frame), Ok(Response::Report { report: vec![5; 64], aux }));
+    vm.kill().await;
+}
+
+#[tokio::test]
+async fn without_a_processor_the_guest_gets_the_reason() {
+    let vm = PodVm::start(&machine("report"), options()).await.unwrap();
+    let frame = hex::decode(&vm.hello().agent_version).unwrap();
+    let reason = "this pod VM was started without a secure processor";
+    assert_eq!(Response::decode(&frame), Ok(Response::Error(reason.into())));
+    vm.kill().await;
+}
+
+#[tokio::test]
+async fn a_bad_frame_on_the_tee_port_ends_its_service_only() {
+    let mut options = options();
+    options.processor = Some(Arc::new(Echo(0)));
+    let vm = PodVm::start(&machine("bad-frame"), options).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while vm.tee_port_error().is_none() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let error = vm.tee_port_error().unwrap();
+    assert!(
+        matches!(error, belljar_vmm::TeePortError::Frame(belljar_guest_api::softport::FrameError::Magic { .. })),
+        "{error}"
+    );
+    assert_eq!(vm.kill().await, Exit::Killed);
+}
+
+/// No process has the machine's name on its command line.
+fn no_qemu_named(test: &str) -> bool {
+    let name = format!("guest=belljar-test-{}-{test},", std::process::id());
+    std::fs::read_dir("/proc").unwrap().flatten().all(|entry| {
+        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        !String::from_utf8_lossy(&cmdline).contains(&name)
+    })
+}
