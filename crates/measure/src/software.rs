@@ -149,7 +149,8 @@ mod tests {
         assert_eq!(digests.len(), launches.len() + 1);
     }
 
-    const GOLDEN: &str = "65c481fd9ab968d3e80c8a93c570c6d9d62b92bd0e26423dc74cad5b1108f6d899e4196dc279a5f1fe3d4394a894a473";
+    const GOLDEN: &str =
+        "65c481fd9ab968d3e80c8a93c570c6d9d62b92bd0e26423dc74cad5b1108f6d899e4196dc279a5f1fe3d4394a894a473";
 
     #[test]
     fn files_and_their_digests_give_the_same() {

@@ -58,8 +58,9 @@ fn main() {
     });
     let firmware_only = firmware(&cache);
     let ignored = firmware_only.is_err();
-    let refusals = Trial::test("snp::refusals_and_their_twins", move || refusals(&firmware_only.map_err(Failed::from)?))
-        .with_ignored_flag(ignored);
+    let refusals =
+        Trial::test("snp::refusals_and_their_twins", move || refusals(&firmware_only.map_err(Failed::from)?))
+            .with_ignored_flag(ignored);
     libtest_mimic::run(&Arguments::from_args(), trials.chain([refusals]).collect()).exit();
 }
 
@@ -139,7 +140,9 @@ fn firmware(cache: &Path) -> Result<PathBuf, String> {
     let guest = std::env::var_os("BELLJAR_GUEST").map(PathBuf::from);
     let folders = guest.into_iter().chain([cache.join("firmware")]);
     let mut files = folders.map(|folder| folder.join("OVMF.amdsev.fd"));
-    files.find(|file| file.is_file()).ok_or_else(|| "OVMF.amdsev.fd is missing (belljar guest build fetches it)".to_owned())
+    files
+        .find(|file| file.is_file())
+        .ok_or_else(|| "OVMF.amdsev.fd is missing (belljar guest build fetches it)".to_owned())
 }
 
 /// Python with the peer installed, in an environment of its own that is made once.

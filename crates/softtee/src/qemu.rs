@@ -1,0 +1,411 @@
+//! What a QEMU command line boots, read strictly: an option that is not in the table below is refused.
+//!
+//! A measurement is only worth something if nothing that is not measured can change what runs first in the guest.
+//! QEMU has many ways to do that: `-pflash`, `-device loader`, `-option-rom`, `-acpitable`, `-smbios`, `-dtb`,
+//! `-global`, `-readconfig`, `-incoming`, and the next release may have more. So the table lists what is allowed, with
+//! a rule for its value, and everything else is an error that names it.
+//!
+//! Three kinds of options are allowed:
+//! 1. what is measured, exactly once each: `-bios`, `-kernel`, `-initrd`, `-append`, `-smp`;
+//! 2. what the report carries: `-fw_cfg name=opt/org.belljar/host-data,string=HEX`, HOST_DATA;
+//! 3. what gives the guest a machine and channels, as memory does: it is untrusted input to a guest that expects it.
+//!
+//! Networks (`-netdev`, `-nic`) are refused: a pod VM of this version has none.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+
+use serde_json::Value;
+
+/// Most vCPUs of a command line.
+const MAX_VCPUS: u32 = belljar_measure::MAX_VCPUS;
+/// Item of fw_cfg that carries HOST_DATA.
+const HOST_DATA_ITEM: &str = "opt/org.belljar/host-data";
+
+/// Machine types, by name or as a version of one of them.
+const MACHINES: [&str; 4] = ["q35", "pc-q35-", "pc", "pc-i440fx-"];
+/// Machine properties that change neither firmware nor kernel.
+const MACHINE_PROPERTIES: [&str; 18] = [
+    "type",
+    "accel",
+    "acpi",
+    "dump-guest-core",
+    "graphics",
+    "hpet",
+    "i8042",
+    "kernel-irqchip",
+    "mem-merge",
+    "memory-backend",
+    "pic",
+    "pit",
+    "sata",
+    "smbus",
+    "smm",
+    "suppress-vmdesc",
+    "usb",
+    "vmport",
+];
+/// Devices that bring no code into the guest's address space.
+const DEVICES: [&str; 9] = [
+    "pcie-root-port",
+    "pvpanic-pci",
+    "vhost-user-vsock-pci",
+    "vhost-vsock-pci",
+    "virtconsole",
+    "virtio-blk-pci",
+    "virtio-rng-pci",
+    "virtio-serial-pci",
+    "virtserialport",
+];
+/// Device properties that give the guest code, or change the order it boots in.
+const DEVICE_PROPERTIES_REFUSED: [&str; 4] = ["bootindex", "romfile", "rombar", "romsize"];
+/// Objects that hold nothing the guest boots from.
+const OBJECTS: [&str; 5] = ["iothread", "memory-backend-memfd", "memory-backend-ram", "rng-builtin", "rng-random"];
+
+/// Why a command line is not measured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QemuError {
+    /// Not UTF-8.
+    #[error("QEMU argument {found:?} is not UTF-8: use plain paths and names")]
+    NotText {
+        /// The argument.
+        found: OsString,
+    },
+    /// An argument without a dash, which QEMU takes as a disk image.
+    #[error("QEMU argument {found:?} belongs to no option: start the VM with belljar's own command line")]
+    Positional {
+        /// The argument.
+        found: String,
+    },
+    /// An option that may change what boots, or that this program does not know.
+    #[error("QEMU option {option} is not allowed, it may change what boots: start the VM without it")]
+    Option {
+        /// The option, with its dash.
+        option: String,
+    },
+    /// An option without its value.
+    #[error("QEMU option {option} has no value: start the VM with belljar's own command line")]
+    MissingValue {
+        /// The option, with its dash.
+        option: String,
+    },
+    /// An option that may stand once only.
+    #[error("QEMU option {option} stands twice, only one of them would be measured: remove one")]
+    Twice {
+        /// The option, with its dash.
+        option: String,
+    },
+    /// A value that may change what boots, or that cannot be read.
+    #[error("QEMU option {option} has {found:?}, which is not allowed as it may change what boots: remove it")]
+    Value {
+        /// The option, with its dash.
+        option: String,
+        /// The part that is refused.
+        found: String,
+    },
+    /// An option that is measured is not there.
+    #[error("QEMU option {option} is missing, so there is nothing to measure: start the VM with it")]
+    Missing {
+        /// The option, with its dash.
+        option: &'static str,
+    },
+}
+
+/// What a QEMU command line boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// Firmware, a path as QEMU sees it.
+    pub firmware: String,
+    /// Kernel, likewise.
+    pub kernel: String,
+    /// Initrd, likewise.
+    pub initrd: String,
+    /// Kernel command line; empty without `-append`.
+    pub cmdline: String,
+    /// Number of vCPUs; 1 without `-smp`.
+    pub vcpus: u32,
+    /// HOST_DATA; zeros, as in hardware, when it is not set.
+    pub host_data: [u8; 32],
+}
+
+/// How the value of an option is judged.
+enum Rule {
+    /// The option has no value.
+    Flag,
+    /// Any value; it may stand several times.
+    Any,
+    /// Any value, once.
+    Once,
+    /// Only the values listed.
+    OneOf(&'static [&'static str]),
+    /// A rule of its own.
+    Check(fn(&str) -> Result<(), String>),
+    /// A value that the result holds, once.
+    Take(fn(&mut Taken, &str) -> Result<(), String>),
+}
+
+/// The table: every option that a measured VM may have. `docs/software-tee.md` explains it.
+const OPTIONS: &[(&str, Rule)] = &[
+    // Measured.
+    ("-bios", Rule::Take(|taken, value| path(value).map(|path| taken.firmware = Some(path)))),
+    ("-kernel", Rule::Take(|taken, value| path(value).map(|path| taken.kernel = Some(path)))),
+    ("-initrd", Rule::Take(|taken, value| path(value).map(|path| taken.initrd = Some(path)))),
+    (
+        "-append",
+        Rule::Take(|taken, value| {
+            taken.cmdline = Some(value.to_owned());
+            Ok(())
+        }),
+    ),
+    ("-smp", Rule::Take(|taken, value| smp(value).map(|vcpus| taken.vcpus = Some(vcpus)))),
+    // Carried by the report.
+    ("-fw_cfg", Rule::Take(|taken, value| host_data(value).map(|data| taken.host_data = Some(data)))),
+    // The machine.
+    ("-M", Rule::Check(machine)),
+    ("-machine", Rule::Check(machine)),
+    ("-accel", Rule::Check(|value| one_of(value, &["kvm", "tcg"]))),
+    ("-cpu", Rule::Once),
+    ("-m", Rule::Check(memory)),
+    ("-object", Rule::Check(|value| first(value, "qom-type", &OBJECTS).map(drop))),
+    ("-device", Rule::Check(device)),
+    ("-blockdev", Rule::Any),
+    ("-drive", Rule::Check(drive)),
+    // Channels.
+    ("-add-fd", Rule::Any),
+    ("-chardev", Rule::Any),
+    ("-mon", Rule::Any),
+    ("-qmp", Rule::Any),
+    ("-serial", Rule::OneOf(&["none", "null"])),
+    ("-parallel", Rule::OneOf(&["none", "null"])),
+    ("-monitor", Rule::OneOf(&["none", "null"])),
+    ("-display", Rule::OneOf(&["none"])),
+    ("-vga", Rule::OneOf(&["none"])),
+    ("-nic", Rule::OneOf(&["none"])),
+    ("-net", Rule::OneOf(&["none"])),
+    // The process.
+    ("-name", Rule::Once),
+    ("-msg", Rule::Any),
+    ("-no-reboot", Rule::Flag),
+    ("-no-shutdown", Rule::Flag),
+    ("-no-user-config", Rule::Flag),
+    ("-nodefaults", Rule::Flag),
+    ("-overcommit", Rule::Any),
+    ("-pidfile", Rule::Once),
+    ("-rtc", Rule::Once),
+    ("-run-with", Rule::Check(run_with)),
+    ("-S", Rule::Flag),
+    ("-sandbox", Rule::Once),
+];
+
+/// Values that have been taken so far.
+#[derive(Default)]
+struct Taken {
+    firmware: Option<String>,
+    kernel: Option<String>,
+    initrd: Option<String>,
+    cmdline: Option<String>,
+    vcpus: Option<u32>,
+    host_data: Option<[u8; 32]>,
+}
+
+impl CommandLine {
+    /// Reads the arguments of a QEMU process, without the program's name.
+    ///
+    /// # Errors
+    /// Any [`QemuError`]; the option at fault is named.
+    pub fn parse<A: AsRef<OsStr>>(arguments: &[A]) -> Result<Self, QemuError> {
+        let mut taken = Taken::default();
+        let mut seen = BTreeSet::new();
+        let mut arguments = arguments.iter().map(|argument| text(argument.as_ref()));
+        while let Some(argument) = arguments.next() {
+            let argument = argument?;
+            if !argument.starts_with('-') {
+                return Err(QemuError::Positional { found: argument.to_owned() });
+            }
+            // QEMU takes two dashes for one.
+            let name = if argument.starts_with("--") { argument.get(1..).unwrap_or_default() } else { argument };
+            let option = || name.to_owned();
+            let Some((name, rule)) = OPTIONS.iter().find(|(known, _)| *known == name) else {
+                return Err(QemuError::Option { option: option() });
+            };
+            let once =
+                matches!(rule, Rule::Once | Rule::Take(_)) || matches!(*name, "-M" | "-machine" | "-m" | "-accel");
+            let key = if *name == "-M" { "-machine" } else { name };
+            if once && !seen.insert(key) {
+                return Err(QemuError::Twice { option: option() });
+            }
+            if let Rule::Flag = rule {
+                continue;
+            }
+            let value = arguments.next().ok_or_else(|| QemuError::MissingValue { option: option() })??;
+            let judged = match rule {
+                Rule::Flag | Rule::Any | Rule::Once => Ok(()),
+                Rule::OneOf(values) => one_of(value, values),
+                Rule::Check(check) => check(value),
+                Rule::Take(take) => take(&mut taken, value),
+            };
+            judged.map_err(|found| QemuError::Value { option: option(), found })?;
+        }
+        Ok(Self {
+            firmware: taken.firmware.ok_or(QemuError::Missing { option: "-bios" })?,
+            kernel: taken.kernel.ok_or(QemuError::Missing { option: "-kernel" })?,
+            initrd: taken.initrd.ok_or(QemuError::Missing { option: "-initrd" })?,
+            cmdline: taken.cmdline.unwrap_or_default(),
+            vcpus: taken.vcpus.unwrap_or(1),
+            host_data: taken.host_data.unwrap_or_default(),
+        })
+    }
+
+    /// Reads arbitrary bytes, arguments closed by NUL as in `/proc/PID/cmdline`; for fuzzing.
+    pub fn fuzz(data: &[u8]) {
+        use std::os::unix::ffi::OsStrExt;
+        let arguments: Vec<_> = data.split(|&byte| byte == 0).map(OsStr::from_bytes).collect();
+        let _ = Self::parse(&arguments);
+    }
+}
+
+fn text(argument: &OsStr) -> Result<&str, QemuError> {
+    argument.to_str().ok_or_else(|| QemuError::NotText { found: argument.to_owned() })
+}
+
+/// A file that both QEMU and we see under this name: nothing below `/dev` and `/proc`, which mean something else to us.
+fn path(value: &str) -> Result<String, String> {
+    let special = ["/dev", "/proc"]
+        .iter()
+        .any(|root| value.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let dotted = value.split('/').any(|part| part == "..") || value.starts_with("//");
+    if value.is_empty() || special || dotted { Err(value.to_owned()) } else { Ok(value.to_owned()) }
+}
+
+fn one_of(value: &str, allowed: &[&str]) -> Result<(), String> {
+    let first = value.split(',').next().unwrap_or_default();
+    if allowed.contains(&first) { Ok(()) } else { Err(value.to_owned()) }
+}
+
+fn smp(value: &str) -> Result<u32, String> {
+    let mut vcpus = None;
+    let mut most = None;
+    for (key, number) in properties(value, "cpus")? {
+        let refused = || format!("{key}={number}");
+        let count: u32 = number.parse().map_err(|_| refused())?;
+        match key.as_str() {
+            "cpus" => vcpus = Some(count),
+            "maxcpus" => most = Some(count),
+            "sockets" | "dies" | "clusters" | "modules" | "cores" | "threads" => {}
+            _ => return Err(refused()),
+        }
+    }
+    match vcpus {
+        // A vCPU that is plugged later would not be measured.
+        Some(vcpus) if (1..=MAX_VCPUS).contains(&vcpus) && most.is_none_or(|most| most == vcpus) => Ok(vcpus),
+        _ => Err(value.to_owned()),
+    }
+}
+
+fn host_data(value: &str) -> Result<[u8; 32], String> {
+    let (mut name, mut string) = (None, None);
+    for (key, part) in properties(value, "name")? {
+        match key.as_str() {
+            "name" => name = Some(part),
+            "string" => string = Some(part),
+            _ => return Err(format!("{key}={part}")),
+        }
+    }
+    if name.as_deref() != Some(HOST_DATA_ITEM) {
+        return Err(value.to_owned());
+    }
+    let mut data = [0; 32];
+    let string = string.ok_or_else(|| value.to_owned())?;
+    hex::decode_to_slice(&string, &mut data).map_err(|_| string)?;
+    Ok(data)
+}
+
+fn machine(value: &str) -> Result<(), String> {
+    for (key, part) in properties(value, "type")? {
+        let key = key.replace('_', "-");
+        if !MACHINE_PROPERTIES.contains(&key.as_str()) {
+            return Err(format!("{key}={part}"));
+        }
+        let known_type = MACHINES.iter().any(|known| part == *known || known.ends_with('-') && part.starts_with(known));
+        if key == "type" && !known_type || key == "accel" && one_of(&part, &["kvm", "tcg"]).is_err() {
+            return Err(format!("{key}={part}"));
+        }
+    }
+    Ok(())
+}
+
+fn memory(value: &str) -> Result<(), String> {
+    match properties(value, "size")?.as_slice() {
+        [(key, _)] if key == "size" => Ok(()),
+        _ => Err(value.to_owned()),
+    }
+}
+
+fn device(value: &str) -> Result<(), String> {
+    for (key, part) in first(value, "driver", &DEVICES)? {
+        if DEVICE_PROPERTIES_REFUSED.contains(&key.as_str()) {
+            return Err(format!("{key}={part}"));
+        }
+    }
+    Ok(())
+}
+
+fn drive(value: &str) -> Result<(), String> {
+    let properties = properties(value, "")?;
+    let interface = properties.iter().filter(|(key, _)| key == "if").map(|(_, part)| part.as_str());
+    match interface.collect::<Vec<_>>().as_slice() {
+        ["none" | "virtio"] => Ok(()),
+        // The default is the machine's own bus, from which firmware may boot.
+        _ => Err(value.to_owned()),
+    }
+}
+
+fn run_with(value: &str) -> Result<(), String> {
+    for (key, part) in properties(value, "")? {
+        if !matches!(key.as_str(), "async-teardown" | "exit-with-parent") {
+            return Err(format!("{key}={part}"));
+        }
+    }
+    Ok(())
+}
+
+/// The properties of a device or object, in either of QEMU's notations, if its type is one of those allowed.
+fn first(value: &str, key: &str, allowed: &[&str]) -> Result<Vec<(String, String)>, String> {
+    let properties = properties(value, key)?;
+    let types = properties.iter().filter(|(name, _)| name == key).map(|(_, part)| part.as_str());
+    match types.collect::<Vec<_>>().as_slice() {
+        [one] if allowed.contains(one) => Ok(properties),
+        [one] => Err((*one).to_owned()),
+        _ => Err(value.to_owned()),
+    }
+}
+
+/// Splits `first,key=value,flag` (a comma in a value is doubled), where `implied` is the key of the first part; or reads
+/// a JSON object.
+fn properties(value: &str, implied: &str) -> Result<Vec<(String, String)>, String> {
+    if value.starts_with('{') {
+        let object: Value = serde_json::from_str(value).map_err(|_| value.to_owned())?;
+        let object = object.as_object().ok_or_else(|| value.to_owned())?;
+        // QEMU refuses a key that stands twice; our parser would take the last one, and both agree on the rest.
+        return Ok(object
+            .iter()
+            .map(|(key, part)| (key.clone(), part.as_str().map_or_else(|| part.to_string(), str::to_owned)))
+            .collect());
+    }
+    let mut parts = vec![String::new()];
+    let mut characters = value.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == ',' && characters.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(character);
+        }
+    }
+    let keyed = parts.into_iter().enumerate().map(|(index, part)| match part.split_once('=') {
+        Some((key, value)) => (key.to_owned(), value.to_owned()),
+        None if index == 0 && !implied.is_empty() => (implied.to_owned(), part),
+        None => (part, "on".to_owned()),
+    });
+    Ok(keyed.collect())
+}
