@@ -130,7 +130,7 @@ pub fn snp(launch: &SnpLaunch) -> Result<[u8; 48], SnpError> {
     }
     let firmware = |reason: String| SnpError::Firmware { path: launch.ovmf.clone(), reason };
     let bytes = read_bounded(&launch.ovmf, MAX_OVMF)?;
-    if bytes.is_empty() || bytes.len() % crate::gctx::PAGE != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(crate::gctx::PAGE) {
         return Err(firmware(format!("{} bytes is not whole pages of 4096", bytes.len())));
     }
     for file in [&launch.kernel, &launch.initrd] {

@@ -89,7 +89,7 @@ pub fn software(launch: &SoftwareLaunch) -> Result<[u8; 48], SoftwareError> {
 pub fn software_from_digests(launch: &SoftwareDigests<'_>) -> Result<[u8; 48], SoftwareError> {
     let found = launch.firmware.len();
     let bytes = u64::try_from(found).unwrap_or(u64::MAX);
-    if found == 0 || found % PAGE != 0 || bytes > MAX_FIRMWARE {
+    if found == 0 || !found.is_multiple_of(PAGE) || bytes > MAX_FIRMWARE {
         return Err(SoftwareError::Firmware { found });
     }
     if !(1..=MAX_VCPUS).contains(&launch.vcpus) {

@@ -224,3 +224,56 @@ fn refuse_exposed(path: &Path) -> Result<(), KeysError> {
 fn io(path: &Path) -> impl Fn(std::io::Error) -> KeysError {
     move |source| KeysError::Io { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_start_at_once_agree_and_later_ones_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("below").join("softtee");
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| Keys::load_or_create(&keys).unwrap())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        let again = Keys::load_or_create(&keys).unwrap();
+        for other in &all {
+            assert_eq!((other.chain(), other.chip_id()), (again.chain(), again.chip_id()));
+        }
+        for entry in std::fs::read_dir(keys.join(SET)).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        }
+        for kept in [keys.clone(), keys.join(SET)] {
+            assert_eq!(std::fs::metadata(kept).unwrap().permissions().mode() & 0o7777, 0o700);
+        }
+        assert!(!keys.join("new").exists());
+        assert!(!format!("{again:?}").contains("PrivateKey"));
+
+        // A key that others could have read is not used; closed again, it is (the twin).
+        let secret = keys.join(SET).join("vcek.key");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Keys::load_or_create(&keys).unwrap_err();
+        assert!(matches!(&error, KeysError::Exposed { path, mode: 0o640, .. } if *path == secret), "{error}");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Keys::load_or_create(&keys).unwrap();
+
+        // Another user's key beside this user's certificate.
+        let other = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        std::fs::write(&secret, other.to_pkcs8v1().unwrap()).unwrap();
+        let error = Keys::load_or_create(&keys).unwrap_err();
+        assert!(matches!(&error, KeysError::Damaged { reason, .. } if reason.contains("not the key")), "{error}");
+        std::fs::write(&secret, b"").unwrap();
+        let error = Keys::load_or_create(&keys).unwrap_err();
+        assert!(matches!(&error, KeysError::Damaged { reason, .. } if reason.starts_with("vcek.key")), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = Keys::load_or_create(&file.join("keys")).unwrap_err();
+        assert!(matches!(&error, KeysError::Io { path, .. } if *path == file.join("keys")), "{error}");
+    }
+}

@@ -409,3 +409,243 @@ fn properties(value: &str, implied: &str) -> Result<Vec<(String, String)>, Strin
     });
     Ok(keyed.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What `belljar-vmm` starts for the software TEE.
+    const GOOD: &[&str] = &[
+        "-name",
+        "guest=belljar-1,debug-threads=off",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine",
+        "q35,accel=tcg,memory-backend=ram,sata=off,smbus=off,vmport=off",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "512M",
+        "-object",
+        "memory-backend-memfd,id=ram,size=512M,share=on",
+        "-fw_cfg",
+        "name=opt/org.belljar/host-data,string=0101010101010101010101010101010101010101010101010101010101010101",
+        "-bios",
+        "/guest/qboot.rom",
+        "-kernel",
+        "/guest/vmlinux",
+        "-initrd",
+        "initrd",
+        "-append",
+        "console=hvc0 -kernel quiet,quiet",
+        "-chardev",
+        "socket,id=qmp,fd=3",
+        "-mon",
+        "chardev=qmp,mode=control",
+        "-device",
+        r#"{"driver":"virtio-serial-pci","id":"ports","addr":"1","max_ports":4}"#,
+        "-device",
+        "virtconsole,bus=ports.0,nr=0,chardev=console",
+        "-add-fd",
+        "fd=9,set=0,opaque=initdata",
+        "-blockdev",
+        r#"{"driver":"raw","node-name":"disk0","read-only":true}"#,
+        "-device",
+        r#"{"driver":"virtio-blk-pci","drive":"disk0","serial":"initdata","num-queues":1}"#,
+    ];
+
+    fn with(more: &[&str]) -> Result<CommandLine, QemuError> {
+        CommandLine::parse(&[GOOD, more].concat())
+    }
+
+    /// The good command line with the value of one option changed.
+    fn changed(option: &str, value: &str) -> Result<CommandLine, QemuError> {
+        let mut arguments = GOOD.to_vec();
+        let position = arguments.iter().position(|argument| *argument == option).unwrap();
+        arguments[position + 1] = value;
+        CommandLine::parse(&arguments)
+    }
+
+    fn without(option: &str) -> Result<CommandLine, QemuError> {
+        let position = GOOD.iter().position(|argument| *argument == option).unwrap();
+        CommandLine::parse(&[&GOOD[..position], &GOOD[position + 2..]].concat())
+    }
+
+    fn value(option: &str, found: &str) -> Result<CommandLine, QemuError> {
+        Err(QemuError::Value { option: option.to_owned(), found: found.to_owned() })
+    }
+
+    #[test]
+    fn the_vmms_own_command_line_is_read() {
+        let read = with(&[]).unwrap();
+        let expected = CommandLine {
+            firmware: "/guest/qboot.rom".to_owned(),
+            kernel: "/guest/vmlinux".to_owned(),
+            initrd: "initrd".to_owned(),
+            cmdline: "console=hvc0 -kernel quiet,quiet".to_owned(),
+            vcpus: 2,
+            host_data: [1; 32],
+        };
+        assert_eq!(read, expected);
+        assert_eq!(without("-append").unwrap().cmdline, "");
+        assert_eq!(without("-smp").unwrap().vcpus, 1);
+        assert_eq!(without("-fw_cfg").unwrap().host_data, [0; 32]);
+    }
+
+    #[test]
+    fn harmless_options_are_allowed() {
+        for more in [
+            &["-accel", "tcg,thread=single"][..],
+            &["--serial", "none"],
+            &["-nic", "none"],
+            &["-device", "virtio-rng-pci,rng=r0"],
+            &["-object", "rng-random,id=r0,filename=/dev/urandom"],
+            &["-object", r#"{"qom-type":"iothread","id":"t0"}"#],
+            &["-drive", "if=none,file=a,,b.img,format=raw,id=d0"],
+            &["-run-with", "async-teardown=on"],
+            &["-S"],
+        ] {
+            assert!(with(more).is_ok(), "{more:?}: {:?}", with(more));
+        }
+        assert_eq!(changed("-smp", "cpus=4,sockets=1,cores=4,maxcpus=4").unwrap().vcpus, 4);
+        assert!(changed("-machine", "pc-q35-10.0,kernel-irqchip=split").is_ok());
+    }
+
+    #[test]
+    fn options_that_may_change_what_boots_are_refused_by_name() {
+        for option in [
+            "-pflash",
+            "-acpitable",
+            "-smbios",
+            "-option-rom",
+            "-dtb",
+            "-shim",
+            "-global",
+            "-set",
+            "-readconfig",
+            "-incoming",
+            "-loadvm",
+            "-hda",
+            "-cdrom",
+            "-fda",
+            "-boot",
+            "-netdev",
+            "-L",
+            "-plugin",
+            "-semihosting",
+            "-gdb",
+            "-s",
+            "-tpmdev",
+            "-nographic",
+            "-runas",
+            "-uuid",
+            "-ker",
+            "-",
+            "-enable-kvm",
+            "-snapshot",
+        ] {
+            let dashed = format!("-{option}");
+            for spelled in [option, &dashed] {
+                assert_eq!(with(&[spelled, "x"]), Err(QemuError::Option { option: option.to_owned() }), "{spelled}");
+            }
+        }
+        assert_eq!(with(&["disk.img"]), Err(QemuError::Positional { found: "disk.img".to_owned() }));
+        assert_eq!(with(&["-device"]), Err(QemuError::MissingValue { option: "-device".to_owned() }));
+    }
+
+    #[test]
+    fn values_that_may_change_what_boots_are_refused_by_name() {
+        for (option, given, found) in [
+            ("-device", "loader,file=evil,addr=0x100000", "loader"),
+            ("-device", r#"{"driver":"loader","file":"evil"}"#, "loader"),
+            ("-device", "virtio-blk-pci,driver=loader", "virtio-blk-pci,driver=loader"),
+            ("-device", "virtio-net-pci,netdev=n0", "virtio-net-pci"),
+            ("-device", "virtio-blk-pci,drive=d0,bootindex=0", "bootindex=0"),
+            ("-device", r#"{"driver":"virtio-blk-pci","romfile":"evil"}"#, "romfile=evil"),
+            ("-device", "{broken", "{broken"),
+            ("-object", "memory-backend-file,id=ram,mem-path=evil", "memory-backend-file"),
+            ("-object", "sev-snp-guest,id=tee", "sev-snp-guest"),
+            ("-drive", "if=pflash,file=evil", "if=pflash,file=evil"),
+            ("-drive", "file=evil", "file=evil"),
+            ("-drive", "if=none,if=pflash,file=evil", "if=none,if=pflash,file=evil"),
+            ("-nic", "user", "user"),
+            ("-serial", "stdio", "stdio"),
+            ("-run-with", "chroot=/evil", "chroot=/evil"),
+            ("-accel", "xen", "xen"),
+        ] {
+            assert_eq!(with(&[option, given]), value(option, found), "{option} {given}");
+        }
+        for (option, given, found) in [
+            ("-machine", "q35,firmware=evil", "firmware=evil"),
+            ("-machine", "q35,pflash0=evil", "pflash0=evil"),
+            ("-machine", "q35,kernel=evil", "kernel=evil"),
+            ("-machine", "q35,accel=xen", "accel=xen"),
+            ("-machine", "microvm", "type=microvm"),
+            ("-machine", "q35,confidential-guest-support=tee", "confidential-guest-support=tee"),
+            ("-smp", "0", "0"),
+            ("-smp", "513", "513"),
+            ("-smp", "2,maxcpus=4", "2,maxcpus=4"),
+            ("-smp", "two", "cpus=two"),
+            ("-m", "512M,slots=2,maxmem=4G", "512M,slots=2,maxmem=4G"),
+            ("-kernel", "/dev/fdset/1", "/dev/fdset/1"),
+            ("-initrd", "/proc/self/fd/3", "/proc/self/fd/3"),
+            ("-bios", "", ""),
+            ("-kernel", "/guest/../proc/self/fd/3", "/guest/../proc/self/fd/3"),
+            ("-fw_cfg", "name=opt/ovmf/X,string=1", "name=opt/ovmf/X,string=1"),
+            ("-fw_cfg", "name=opt/org.belljar/host-data,file=evil", "file=evil"),
+            ("-fw_cfg", "name=opt/org.belljar/host-data,string=01", "01"),
+        ] {
+            assert_eq!(changed(option, given), value(option, found), "{option} {given}");
+        }
+    }
+
+    #[test]
+    fn what_is_measured_stands_exactly_once() {
+        for (option, given) in
+            [("-kernel", "k"), ("-initrd", "i"), ("-bios", "b"), ("-append", ""), ("-smp", "1"), ("-machine", "q35")]
+        {
+            assert_eq!(with(&[option, given]), Err(QemuError::Twice { option: option.to_owned() }), "{option}");
+        }
+        assert_eq!(with(&["-M", "q35"]), Err(QemuError::Twice { option: "-M".to_owned() }));
+        assert_eq!(with(&["--kernel", "k"]), Err(QemuError::Twice { option: "-kernel".to_owned() }));
+        let again =
+            "name=opt/org.belljar/host-data,string=0101010101010101010101010101010101010101010101010101010101010101";
+        assert_eq!(with(&["-fw_cfg", again]), Err(QemuError::Twice { option: "-fw_cfg".to_owned() }));
+        for option in ["-bios", "-kernel", "-initrd"] {
+            assert!(matches!(without(option), Err(QemuError::Missing { option: found }) if found == option));
+        }
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = OsStr::from_bytes(b"\xff");
+        assert_eq!(CommandLine::parse(&[bytes]), Err(QemuError::NotText { found: bytes.to_owned() }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            CommandLine::fuzz(&data);
+        }
+
+        #[test]
+        fn no_value_of_a_known_option_makes_it_panic(index in 0..OPTIONS.len(), value in "[-a-z{}\":,=0-9/]{0,40}") {
+            let _ = with(&[OPTIONS[index].0, &value]);
+        }
+
+        /// Whatever is added, what is measured stays what it was, or the line is refused.
+        #[test]
+        fn nothing_that_is_added_changes_what_is_measured(more in proptest::collection::vec("-?-?[a-z_]{1,8}[=,a-z0-9]{0,8}", 0..4)) {
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            if let Ok(read) = with(&more) {
+                prop_assert_eq!(read, with(&[]).unwrap());
+            }
+        }
+    }
+}

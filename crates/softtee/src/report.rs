@@ -67,3 +67,73 @@ pub(crate) fn sign(content: &Content<'_>, keys: &Keys) -> Option<[u8; REPORT_LEN
     }
     Some(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use belljar_evidence::snp::{Anchors, CertKind, CertTable, Chain, Report, Root, SigningKey, builtin, verify};
+    use sev::certs::snp::Verifiable;
+    use sev::parser::ByteParser;
+
+    use super::*;
+
+    const CONTENT: Content<'static> = Content {
+        report_data: &[1; 64],
+        measurement: &[2; 48],
+        host_data: &[3; 32],
+        report_id: &[4; 32],
+        chip_id: &[0; 64],
+    };
+
+    /// Judged by our verifier and by the `sev` crate, with the twin of each refusal beside it.
+    #[test]
+    fn a_report_is_authentic_under_its_root_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::load_or_create(&folder.path().join("keys")).unwrap();
+        let report = sign(&Content { chip_id: keys.chip_id(), ..CONTENT }, &keys).unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+
+        let verdict = verify(&report, &keys.chain(), &keys.anchors(), now);
+        assert!(verdict.is_valid(), "{:#?}", verdict.checks);
+        assert!(verdict.software);
+        assert_eq!(verdict.flags, ["software-tee"]);
+        assert_eq!(verdict.facts.root, Some(Root::Software));
+        let parsed = verdict.facts.report.unwrap();
+        assert_eq!((parsed.version, parsed.vmpl, parsed.signing_key), (3, 0, SigningKey::Vcek));
+        assert_eq!((parsed.report_data, parsed.measurement), ([1; 64], [2; 48]));
+        assert_eq!((parsed.host_data, parsed.report_id, parsed.report_id_ma), ([3; 32], [4; 32], [0xFF; 32]));
+        assert_eq!(parsed.chip_id, *keys.chip_id());
+        assert_eq!(parsed.policy.0, POLICY);
+        assert_eq!([parsed.current_tcb, parsed.committed_tcb, parsed.launch_tcb].map(|tcb| tcb.raw), [TCB; 3]);
+
+        // The same evidence for somebody who was not told of the root.
+        let verdict = verify(&report, &keys.chain(), &Anchors::amd(), now);
+        assert_eq!(verdict.first_failure, Some("chain-to-anchor"));
+        assert!(!verdict.software);
+        // With AMD's intermediate and root in place of ours.
+        let amd = Chain { ark: builtin::AMD[0].ark.to_vec(), ask: builtin::AMD[0].ask.to_vec(), ..keys.chain() };
+        assert_eq!(verify(&report, &amd, &keys.anchors(), now).first_failure, Some("vek-issuer"));
+        // One bit of the measurement.
+        let mut changed = report;
+        changed[0x90] ^= 1;
+        assert_eq!(verify(&changed, &keys.chain(), &keys.anchors(), now).first_failure, Some("report-signature"));
+        // A report about another chip, signed by the same key.
+        let other = sign(&Content { chip_id: &[9; 64], ..CONTENT }, &keys).unwrap();
+        assert_eq!(verify(&other, &keys.chain(), &keys.anchors(), now).first_failure, Some("chip-id"));
+        // Before the keys were made.
+        let early = now - 3 * 24 * 3600;
+        assert_eq!(verify(&report, &keys.chain(), &keys.anchors(), early).first_failure, Some("cert-validity"));
+
+        // The peer agrees about the report, and about the altered one.
+        let chain = keys.chain();
+        let peer = sev::certs::snp::Chain::from_der(&chain.ark, &chain.ask, &chain.vek).unwrap();
+        let of = |bytes: &[u8]| sev::firmware::guest::AttestationReport::from_bytes(bytes).unwrap();
+        (&peer, &of(&report)).verify().unwrap();
+        (&peer, &of(&changed)).verify().unwrap_err();
+
+        // What a guest gets beside the report leads to the same verdict.
+        let table = CertTable::decode(&keys.cert_table().unwrap()).unwrap();
+        let kinds: Vec<_> = table.entries().iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [CertKind::Vcek, CertKind::Ask, CertKind::Ark]);
+        assert_eq!(Chain::from_cert_table(&table, Report::parse(&report).unwrap().signing_key), chain);
+    }
+}
