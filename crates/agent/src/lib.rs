@@ -17,7 +17,10 @@
 pub mod clock;
 pub mod cmdline;
 pub mod console;
+pub mod dm;
 pub mod guest;
+pub mod initdata;
+pub mod layers;
 pub mod modules;
 pub mod mounts;
 pub mod ports;
@@ -28,5 +31,6 @@ pub mod refusal;
 pub mod service;
 pub mod start;
 pub mod status;
+pub mod tee;
 pub mod transport;
 pub mod tunnel;

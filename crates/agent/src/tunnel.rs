@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(tunnels.read(1, MAX_CHUNK).await, Err(TunnelError::Unknown(1)));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_full_direction_makes_its_writer_wait() {
         let tunnels = Arc::new(Tunnels::default());
         let mut guest = tunnels.open("broker").unwrap();

@@ -1,0 +1,80 @@
+//! The initdata: from its disk, through the hardware's word for it, to the contract.
+
+use std::{fs::File, io::Read, path::Path};
+
+use belljar_contract::{Contract, Digest, Initdata, decode_disk, disk::MAX_DISK};
+use belljar_guest_api::names::INITDATA_SERIAL;
+
+use crate::{
+    cmdline::Cmdline,
+    ports,
+    refusal::{Kind, Refusal},
+    tee::Register,
+};
+
+/// Initdata as it was read; nothing in it is trusted before [`Document::bind`].
+#[derive(Debug)]
+pub struct Document {
+    raw: Vec<u8>,
+    parsed: Initdata,
+    digest: Digest,
+}
+
+/// A contract that the hardware vouches for, and the document it came in.
+#[derive(Debug)]
+pub struct Bound {
+    /// The contract.
+    pub contract: Contract,
+    /// The initdata document, byte for byte.
+    pub document: String,
+}
+
+impl Document {
+    /// Reads the disk with serial [`INITDATA_SERIAL`].
+    pub fn read() -> Result<Self, Refusal> {
+        let device = ports::disk(INITDATA_SERIAL).ok_or_else(|| {
+            refusal(format!("no disk has the serial {INITDATA_SERIAL}: the host attached no initdata"))
+        })?;
+        let disk = read_bounded(&device).map_err(|error| refusal(format!("cannot read the initdata disk: {error}")))?;
+        Self::parse(decode_disk(&disk).map_err(refusal)?)
+    }
+
+    fn parse(raw: Vec<u8>) -> Result<Self, Refusal> {
+        let parsed = Initdata::parse(&raw).map_err(refusal)?;
+        let digest = belljar_contract::digest(&raw).map_err(refusal)?;
+        Ok(Self { raw, parsed, digest })
+    }
+
+    /// Compares the document with the register of a report about this VM, in constant time, and opens the contract.
+    pub fn bind(self, register: &Register, cmdline: Cmdline) -> Result<Bound, Refusal> {
+        if !self.digest.matches(&register.value) {
+            let mut expected = self.digest.bytes;
+            expected.resize(register.value.len(), 0);
+            return Err(refusal(format!(
+                "initdata does not match the hardware report: {} expected {}, found {}; the host changed the contract",
+                register.name,
+                hex::encode(expected),
+                hex::encode(&register.value)
+            )));
+        }
+        let contract = self.parsed.contract().map_err(|error| Refusal::new(Kind::Contract, error))?;
+        if cmdline.debug && !contract.debug {
+            let message = "debug expected false by the contract, found true on the kernel command line: \
+                           start without debugging, or allow it in the contract";
+            return Err(Refusal::new(Kind::Contract, message));
+        }
+        let document = String::from_utf8(self.raw).map_err(refusal)?;
+        Ok(Bound { contract, document })
+    }
+}
+
+fn refusal(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Kind::Initdata, error)
+}
+
+fn read_bounded(device: &Path) -> std::io::Result<Vec<u8>> {
+    let mut disk = Vec::new();
+    let most = u64::try_from(MAX_DISK).unwrap_or(u64::MAX);
+    File::open(device)?.take(most.saturating_add(1)).read_to_end(&mut disk)?;
+    Ok(disk)
+}
