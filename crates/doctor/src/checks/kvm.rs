@@ -26,11 +26,11 @@ pub(crate) fn examine(machine: &dyn Machine, cpu: &Cpu, probe: &KvmProbe, all: &
         KvmProbe::Runs => rows.ok("runs a guest", "yes"),
         KvmProbe::Fails(why) if opens => rows.problem(
             "runs a guest",
-            format!("no: {why}; pods run emulated, some ten times slower"),
+            format!("no: {why}; pods run emulated, many times slower"),
             "use a machine whose KVM works, bare metal or with nested virtualisation",
         ),
         KvmProbe::Fails(_) | KvmProbe::NotTried if !opens => {
-            rows.not_applicable("runs a guest", "no device to try with; pods run emulated, some ten times slower");
+            rows.not_applicable("runs a guest", "no device to try with; pods run emulated, many times slower");
         }
         KvmProbe::Fails(_) | KvmProbe::NotTried => rows.not_applicable("runs a guest", "not tried"),
     }
