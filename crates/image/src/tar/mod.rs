@@ -9,7 +9,7 @@ mod pax;
 mod sparse;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use header::{BLOCK, Header};
 use pax::Pax;
@@ -147,6 +147,8 @@ pub enum Piece<'a> {
 #[derive(Debug)]
 pub struct TarReader<R> {
     inner: R,
+    /// Moves over data that nobody reads, when the stream can be sought.
+    seek: Option<fn(&mut R, i64) -> io::Result<()>>,
     /// Bytes read so far.
     offset: u64,
     /// Stored data bytes of the current entry that were not read, and the padding behind them.
@@ -155,10 +157,23 @@ pub struct TarReader<R> {
     buffer: Vec<u8>,
 }
 
+impl<R: Read + Seek> TarReader<R> {
+    /// A reader that seeks over data instead of reading it.
+    pub fn seeking(inner: R) -> Self {
+        let seek = |inner: &mut R, distance: i64| inner.seek(SeekFrom::Current(distance)).map(drop);
+        Self { seek: Some(seek), ..Self::new(inner) }
+    }
+}
+
 impl<R: Read> TarReader<R> {
     /// A reader over an uncompressed tar stream.
     pub fn new(inner: R) -> Self {
-        Self { inner, offset: 0, unread: 0, padding: 0, buffer: vec![0; 128 * 1024] }
+        Self { inner, seek: None, offset: 0, unread: 0, padding: 0, buffer: vec![0; 128 * 1024] }
+    }
+
+    /// Offset and length of the stored data of the current entry, while nothing of it was read.
+    pub fn data_range(&self) -> Option<(u64, u64)> {
+        (self.unread > 0).then_some((self.offset, self.unread))
     }
 
     /// Gives the stream back.
@@ -337,11 +352,17 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
-    /// Reads over what is left of the current entry.
+    /// Reads or seeks over what is left of the current entry.
     fn skip_rest(&mut self) -> Result<(), TarError> {
         let mut left = self.unread.saturating_add(self.padding);
         let at = self.offset;
         (self.unread, self.padding) = (0, 0);
+        if let (Some(seek), Some(distance)) = (self.seek, left.checked_sub(1)) {
+            // The last byte is read, so that a stream that ends before it is noticed.
+            seek(&mut self.inner, i64::try_from(distance).map_err(|_| TarError::Truncated { at })?)?;
+            self.offset += distance;
+            left = 1;
+        }
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             match read_some(&mut self.inner, self.buffer.get_mut(..want).unwrap_or_default())? {
