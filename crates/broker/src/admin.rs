@@ -1,0 +1,223 @@
+//! The admin API: other processes register workloads and read their handshakes.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /belljar/v1/workloads` [`WorkloadBody`] | 201 [`RegisteredBody`] |
+//! | `DELETE /belljar/v1/workloads/{id}` | 204, or 404 |
+//! | `GET /belljar/v1/handshakes?initdata=HEX` | 200 [`HandshakesBody`], oldest first |
+//!
+//! Each needs `Authorization: Bearer TOKEN`; without an admin token the paths do not exist.
+
+use crate::{
+    config::AdminToken,
+    handshake::{error, json},
+    record::HandshakeRecord,
+    state::Broker,
+    workload::{Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::Response,
+    routing::{delete, get, post},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Longest body of a registration: the resources of one workload in base64.
+pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Longest time to live, in seconds: a year.
+pub(crate) const MAX_TTL: u64 = 366 * 24 * 3600;
+
+/// A workload in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorkloadBody {
+    name: String,
+    owner: String,
+    /// 64 hexadecimal digits.
+    initdata_digest: String,
+    references: Vec<ReferenceBody>,
+    resources: Vec<ResourceBody>,
+    rules: Vec<String>,
+    /// Absent: until it is withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl_seconds: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceBody {
+    name: String,
+    owner: String,
+    /// 96 hexadecimal digits.
+    measurement: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceBody {
+    path: String,
+    /// Standard base64.
+    content: String,
+}
+
+impl Drop for ResourceBody {
+    fn drop(&mut self) {
+        self.content.zeroize();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RegisteredBody {
+    pub(crate) id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HandshakesBody<R> {
+    pub(crate) handshakes: Vec<R>,
+}
+
+/// Why a registration's body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("{0} is not hexadecimal of the right length")]
+    Hex(&'static str),
+    #[error("content of resource {0:?} is not base64")]
+    Base64(String),
+    #[error("ttl_seconds is 0 or more than {MAX_TTL}")]
+    Ttl,
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+}
+
+impl From<&Workload> for WorkloadBody {
+    fn from(workload: &Workload) -> Self {
+        let reference = |r: &Reference| ReferenceBody {
+            name: r.name.clone(),
+            owner: r.owner.clone(),
+            measurement: hex::encode(r.measurement),
+        };
+        let resource =
+            |r: &Resource| ResourceBody { path: r.path.clone(), content: STANDARD.encode(r.content.as_slice()) };
+        Self {
+            name: workload.name.clone(),
+            owner: workload.owner.clone(),
+            initdata_digest: hex::encode(workload.initdata_digest),
+            references: workload.references.iter().map(reference).collect(),
+            resources: workload.resources.iter().map(resource).collect(),
+            rules: workload.rules.iter().map(ToString::to_string).collect(),
+            ttl_seconds: workload.ttl.map(|ttl| ttl.as_secs()),
+        }
+    }
+}
+
+impl TryFrom<WorkloadBody> for Workload {
+    type Error = BodyError;
+
+    fn try_from(body: WorkloadBody) -> Result<Self, BodyError> {
+        let reference = |r: ReferenceBody| {
+            let measurement = bytes("measurement", &r.measurement)?;
+            Ok(Reference { name: r.name, owner: r.owner, measurement })
+        };
+        let resource = |r: &ResourceBody| {
+            let content = STANDARD.decode(&r.content);
+            let content = content.map_err(|_| BodyError::Base64(belljar_rcar::sanitize(&r.path, 80)))?;
+            Ok(Resource { path: r.path.clone(), content: Zeroizing::new(content) })
+        };
+        let ttl = match body.ttl_seconds {
+            Some(1..=MAX_TTL) | None => body.ttl_seconds.map(Duration::from_secs),
+            Some(_) => return Err(BodyError::Ttl),
+        };
+        Ok(Self {
+            name: body.name,
+            owner: body.owner,
+            initdata_digest: bytes("initdata_digest", &body.initdata_digest)?,
+            references: body.references.into_iter().map(reference).collect::<Result<_, BodyError>>()?,
+            resources: body.resources.iter().map(resource).collect::<Result<_, BodyError>>()?,
+            rules: body.rules.iter().map(|rule| rule.parse::<Rule>()).collect::<Result<_, _>>()?,
+            ttl,
+        })
+    }
+}
+
+fn bytes<const N: usize>(name: &'static str, text: &str) -> Result<[u8; N], BodyError> {
+    let mut out = [0; N];
+    hex::decode_to_slice(text, &mut out).map_err(|_| BodyError::Hex(name))?;
+    Ok(out)
+}
+
+pub(crate) fn routes(broker: &Broker) -> Router<Broker> {
+    let Some(token) = broker.admin_token() else { return Router::new() };
+    Router::new()
+        .route("/belljar/v1/workloads", post(register).layer(DefaultBodyLimit::max(MAX_BODY)))
+        .route("/belljar/v1/workloads/{id}", delete(withdraw))
+        .route("/belljar/v1/handshakes", get(handshakes))
+        .layer(middleware::from_fn_with_state(token.clone(), authorized))
+}
+
+async fn authorized(State(token): State<AdminToken>, request: Request, next: Next) -> Response {
+    if is_bearer(request.headers(), &token) {
+        return next.run(request).await;
+    }
+    error(StatusCode::UNAUTHORIZED, "AdminToken", "no or another admin token")
+}
+
+fn is_bearer(headers: &HeaderMap, token: &AdminToken) -> bool {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|found| token.matches(found))
+}
+
+async fn register(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>) -> Response {
+    let refuse = |why: &str| error(StatusCode::BAD_REQUEST, "InvalidWorkload", &belljar_rcar::sanitize(why, 300));
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return error(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", "the registration is too long");
+        }
+        Err(_) => return refuse("the body cannot be read"),
+    };
+    let body: WorkloadBody = match serde_json::from_slice(&body) {
+        Ok(body) => body,
+        Err(e) => return refuse(&e.to_string()),
+    };
+    let registered = Workload::try_from(body).and_then(|workload| Ok(broker.register(workload)?));
+    match registered {
+        Ok(id) => json(StatusCode::CREATED, &RegisteredBody { id: id.to_string() }),
+        Err(BodyError::Workload(e @ WorkloadError::Full(_))) => {
+            error(StatusCode::TOO_MANY_REQUESTS, "TooManyWorkloads", &e.to_string())
+        }
+        Err(e) => refuse(&e.to_string()),
+    }
+}
+
+async fn withdraw(State(broker): State<Broker>, Path(id): Path<String>) -> Response {
+    match id.parse::<WorkloadId>() {
+        Ok(id) if broker.withdraw(&id) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        _ => error(StatusCode::NOT_FOUND, "NotFound", "no such workload"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    #[serde(default)]
+    initdata: Option<String>,
+}
+
+async fn handshakes(State(broker): State<Broker>, Query(filter): Query<Filter>) -> Response {
+    let wanted = filter.initdata.map(|digest| digest.to_ascii_lowercase());
+    let records = broker.records();
+    let is_wanted = |record: &&HandshakeRecord| wanted.is_none() || record.host_data == wanted;
+    let handshakes = records.iter().map(AsRef::as_ref).filter(is_wanted).collect();
+    json(StatusCode::OK, &HandshakesBody { handshakes })
+}

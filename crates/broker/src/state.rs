@@ -1,0 +1,437 @@
+use crate::{
+    appraisal::{self, Appraised, Known},
+    config::{AdminToken, Clock, Config, ConfigError, Limits},
+    record::{CertificateRecord, Denial, HandshakeRecord, Release, Ring},
+    session::{Identity, Sessions, State},
+    workload::{Reference, Workload, WorkloadError, WorkloadId},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use belljar_evidence::snp::Anchors;
+use belljar_rcar::{
+    InitData, Jwk, PublicKey,
+    ear::{Appraisal, Claims, ISSUER, PROFILE, TokenKey, VerifierId},
+    snp::SnpEvidence,
+    wire::Attestation,
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::broadcast;
+use zeroize::Zeroizing;
+
+/// A broker. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    anchors: Anchors,
+    allow_software_tee: bool,
+    token_key: TokenKey,
+    admin_token: Option<AdminToken>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    sessions: Mutex<Sessions>,
+    workloads: Mutex<Vec<Registered>>,
+    records: Mutex<Ring>,
+    events: broadcast::Sender<Arc<HandshakeRecord>>,
+}
+
+struct Registered {
+    id: WorkloadId,
+    /// Unix seconds.
+    expires: Option<u64>,
+    workload: Arc<Workload>,
+}
+
+/// What an attestation ends in.
+pub(crate) enum Answer {
+    Admitted { token: String, expires: u64 },
+    Refused { denial: Denial },
+}
+
+/// What a request for a resource ends in.
+pub(crate) enum Resolved {
+    Content {
+        content: Zeroizing<Vec<u8>>,
+        tee_key: Jwk,
+    },
+    /// A rule names it, and it is not there.
+    Absent,
+    Refused {
+        denial: Denial,
+    },
+    /// There is no admitted session.
+    NoToken,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("allow_software_tee", &self.inner.allow_software_tee).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// A broker with this configuration.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let Config { anchors, allow_software_tee, token_key, workloads, admin_token, limits, clock } = config;
+        for (name, limit) in [
+            ("sessions", limits.sessions),
+            ("records", limits.records),
+            ("workloads", limits.workloads),
+            ("connections", limits.connections),
+        ] {
+            if limit == 0 {
+                return Err(ConfigError::Limit(name));
+            }
+        }
+        let token_key = token_key.map_or_else(TokenKey::generate, Ok)?;
+        let inner = Inner {
+            anchors,
+            allow_software_tee,
+            token_key,
+            admin_token,
+            limits,
+            clock,
+            sessions: Mutex::new(Sessions::new(limits.sessions)),
+            workloads: Mutex::new(Vec::new()),
+            records: Mutex::new(Ring::new(limits.records)),
+            events: broadcast::channel(64).0,
+        };
+        let broker = Self { inner: Arc::new(inner) };
+        for workload in workloads {
+            broker.register(workload)?;
+        }
+        Ok(broker)
+    }
+
+    /// Makes a workload known, from now on.
+    pub fn register(&self, workload: Workload) -> Result<WorkloadId, WorkloadError> {
+        workload.check()?;
+        let now = self.now();
+        let id = WorkloadId(random_hex::<16>().ok_or(WorkloadError::Random)?);
+        let expires = workload.ttl.map(|ttl| now.saturating_add(ttl.as_secs()));
+        let mut workloads = lock(&self.inner.workloads);
+        workloads.retain(|known| known.is_live(now));
+        if workloads.len() >= self.inner.limits.workloads {
+            return Err(WorkloadError::Full(workloads.len()));
+        }
+        tracing::info!(workload = %workload.name, %id, "workload registered");
+        workloads.push(Registered { id: id.clone(), expires, workload: Arc::new(workload) });
+        Ok(id)
+    }
+
+    /// Forgets a workload: its sessions get nothing from now on. False when it was not known.
+    pub fn withdraw(&self, id: &WorkloadId) -> bool {
+        let mut workloads = lock(&self.inner.workloads);
+        let before = workloads.len();
+        workloads.retain(|known| known.id != *id);
+        workloads.len() < before
+    }
+
+    /// The last handshakes, oldest first.
+    pub fn records(&self) -> Vec<Arc<HandshakeRecord>> {
+        lock(&self.inner.records).all()
+    }
+
+    /// Every record when it is made, and again with each release. A receiver that falls behind by more than 64 misses some.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<HandshakeRecord>> {
+        self.inner.events.subscribe()
+    }
+
+    /// The key that verifies this broker's tokens.
+    pub fn token_key(&self) -> &PublicKey {
+        self.inner.token_key.public()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn admin_token(&self) -> Option<&AdminToken> {
+        self.inner.admin_token.as_ref()
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.inner.clock.now()
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.inner.sessions)
+    }
+
+    /// The workloads behind a HOST_DATA value.
+    fn workloads_of(&self, host_data: &[u8; 32]) -> Vec<Arc<Workload>> {
+        let now = self.now();
+        let workloads = lock(&self.inner.workloads);
+        let of = |known: &&Registered| known.is_live(now) && known.workload.initdata_digest == *host_data;
+        workloads.iter().filter(of).map(|known| known.workload.clone()).collect()
+    }
+
+    /// Appraises evidence for a session whose nonce was just used up. `nonce` is the challenge's.
+    pub(crate) fn attest(&self, session: &str, nonce: &str, message: Attestation<SnpEvidence>) -> Answer {
+        let now = self.now();
+        let workloads = lock(&self.inner.workloads);
+        let live: Vec<Arc<Workload>> =
+            workloads.iter().filter(|known| known.is_live(now)).map(|known| known.workload.clone()).collect();
+        drop(workloads);
+        let Attestation { init_data, runtime_data, tee_evidence } = message;
+        let evidence = &tee_evidence.primary_evidence;
+        let appraised = appraisal::appraise(
+            &Known {
+                anchors: &self.inner.anchors,
+                allow_software_tee: self.inner.allow_software_tee,
+                workloads: &live,
+                at: now,
+            },
+            evidence,
+            &appraisal::Bound {
+                nonce,
+                runtime_data: &runtime_data,
+                additional_evidence: &tee_evidence.additional_evidence,
+                init_data: init_data.as_ref(),
+            },
+        );
+        let mut record = new_record(now, &appraised, evidence, init_data);
+        let token_expires = now.saturating_add(self.inner.limits.token.as_secs());
+        let token = match (&record.denial, &appraised.report) {
+            (None, Some(_)) => self.token(now, token_expires, &appraised, &runtime_data.tee_pubkey, nonce),
+            _ => None,
+        };
+        let answer = match (record.denial.clone(), token, &appraised.report) {
+            (Some(denial), ..) => {
+                tracing::warn!(%denial, "attestation refused");
+                Answer::Refused { denial }
+            }
+            (None, Some(token), Some(report)) => {
+                record.admitted = true;
+                record.token = Some(token.clone());
+                let identity = Identity {
+                    host_data: report.host_data,
+                    measurement: report.measurement,
+                    tee_key: runtime_data.tee_pubkey,
+                    token_expires,
+                    record: record.id.clone(),
+                };
+                let mut sessions = self.sessions();
+                let mut expires = token_expires;
+                if let Some(session) = sessions.live(session, now) {
+                    session.state = State::Attested(Box::new(identity));
+                    expires = session.expires;
+                }
+                tracing::info!(record = %record.id, tee = %record.tee, "workload admitted");
+                Answer::Admitted { token, expires }
+            }
+            (None, ..) => {
+                let denial = Denial {
+                    id: record.id.clone(),
+                    refused: "attestation".into(),
+                    claim: "token".into(),
+                    expected: "a signed token".into(),
+                    found: "the token could not be made".into(),
+                    owner: "this broker".into(),
+                };
+                record.denial = Some(denial.clone());
+                Answer::Refused { denial }
+            }
+        };
+        self.publish(record);
+        answer
+    }
+
+    /// Decides about a resource.
+    pub(crate) fn resolve(&self, session: &str, path: &str) -> Resolved {
+        let now = self.now();
+        let identity = match self.sessions().live(session, now).map(|session| session.state.clone()) {
+            Some(State::Attested(identity)) if identity.token_expires > now => identity,
+            _ => return Resolved::NoToken,
+        };
+        let deny = |claim: &str, expected: String, found: String, owner: String| {
+            let denial = Denial {
+                id: random_hex::<6>().unwrap_or_default(),
+                refused: format!("resource {path}"),
+                claim: claim.into(),
+                expected,
+                found,
+                owner,
+            };
+            tracing::warn!(%denial, "resource refused");
+            let release = Release { at: now, resource: path.into(), bytes: None, denial: Some(denial.clone()) };
+            self.add_release(&identity.record, release);
+            Resolved::Refused { denial }
+        };
+
+        // Looked up anew, so that a withdrawn or expired registration gets nothing.
+        let workloads = self.workloads_of(&identity.host_data);
+        if workloads.is_empty() {
+            let found = hex::encode(identity.host_data);
+            return deny("host_data", "a registered workload".into(), found, "who registers workloads".into());
+        }
+        let runs_as = |workload: &&Arc<Workload>| {
+            workload.references.iter().any(|reference| reference.measurement == identity.measurement)
+        };
+        let admitted: Vec<_> = workloads.iter().filter(runs_as).collect();
+        if admitted.is_empty() {
+            let (expected, owner) = describe_references(workloads.iter().flat_map(|w| &w.references));
+            return deny("measurement", expected, hex::encode(identity.measurement), owner);
+        }
+        let named: Vec<_> = admitted.iter().filter(|w| w.rules.iter().any(|rule| rule.matches(path))).collect();
+        if named.is_empty() {
+            let mut rules: Vec<String> = admitted.iter().flat_map(|w| &w.rules).map(ToString::to_string).collect();
+            rules.dedup();
+            let expected = if rules.is_empty() { "no resource at all".into() } else { bounded_list(&rules) };
+            let mut owners: Vec<String> = admitted.iter().map(|w| w.owner.clone()).collect();
+            owners.dedup();
+            return deny("resource rule", expected, path.into(), bounded_list(&owners));
+        }
+        // The latest registration wins.
+        let content =
+            named.iter().rev().find_map(|w| w.resources.iter().find(|r| r.path == path)).map(|r| r.content.clone());
+        match content {
+            Some(content) => {
+                let release = Release { at: now, resource: path.into(), bytes: Some(content.len()), denial: None };
+                self.add_release(&identity.record, release);
+                tracing::info!(record = %identity.record, "resource released");
+                Resolved::Content { content, tee_key: identity.tee_key }
+            }
+            None => {
+                let denial = Denial {
+                    id: random_hex::<6>().unwrap_or_default(),
+                    refused: format!("resource {path}"),
+                    claim: "resource".into(),
+                    expected: "a stored resource".into(),
+                    found: "a rule names it, but it is not stored".into(),
+                    owner: named.first().map(|w| w.owner.clone()).unwrap_or_default(),
+                };
+                let release = Release { at: now, resource: path.into(), bytes: None, denial: Some(denial) };
+                self.add_release(&identity.record, release);
+                Resolved::Absent
+            }
+        }
+    }
+
+    fn token(&self, iat: u64, exp: u64, appraised: &Appraised, tee_key: &Jwk, nonce: &str) -> Option<String> {
+        let report = appraised.report.as_ref()?;
+        let appraisal = Appraisal {
+            status: appraised.trust_vector.status(),
+            trust_vector: appraised.trust_vector,
+            policy_id: "default".into(),
+            annotated_evidence: json!({
+                "snp": appraisal::snp_claims(report, appraised.software),
+                "report_data": hex::encode(report.report_data),
+                "init_data": hex::encode(report.host_data),
+                "runtime_data_claims": { "tee-pubkey": tee_key, "nonce": nonce, "additional-evidence": "" },
+            }),
+            identifiers: json!({ "validated": {} }),
+            tee: Some(appraised.tee().into()),
+        };
+        let claims = Claims {
+            eat_profile: PROFILE.into(),
+            iat,
+            exp,
+            iss: ISSUER.into(),
+            verifier_id: VerifierId {
+                developer: "Belljar".into(),
+                build: concat!("belljar-broker ", env!("CARGO_PKG_VERSION")).into(),
+            },
+            submods: BTreeMap::from([("cpu0".into(), appraisal)]),
+        };
+        self.inner.token_key.sign(&claims).map_err(|error| tracing::error!(%error, "no token")).ok()
+    }
+
+    fn publish(&self, record: HandshakeRecord) {
+        let record = Arc::new(record);
+        lock(&self.inner.records).push(record.clone());
+        // Nobody may be listening.
+        let _ = self.inner.events.send(record);
+    }
+
+    fn add_release(&self, record: &str, release: Release) {
+        let changed = lock(&self.inner.records).add_release(record, release);
+        if let Some(record) = changed {
+            let _ = self.inner.events.send(record);
+        }
+    }
+}
+
+impl Registered {
+    fn is_live(&self, now: u64) -> bool {
+        self.expires.is_none_or(|expires| expires > now)
+    }
+}
+
+fn new_record(at: u64, appraised: &Appraised, evidence: &SnpEvidence, init_data: Option<InitData>) -> HandshakeRecord {
+    let id = random_hex::<6>().unwrap_or_default();
+    let denial = appraised.first_failure().map(|check| Denial {
+        id: id.clone(),
+        refused: "attestation".into(),
+        claim: check.name.clone(),
+        expected: check.expected.clone(),
+        found: check.found.clone(),
+        owner: check.owner.clone().unwrap_or_else(|| "the hardware's specification".into()),
+    });
+    let certificate = |entry: &belljar_rcar::snp::CertEntry| CertificateRecord {
+        kind: format!("{:?}", entry.cert_type),
+        der: STANDARD.encode(&entry.data),
+    };
+    HandshakeRecord {
+        id,
+        at,
+        tee: appraised.tee().into(),
+        admitted: false,
+        status: appraised.trust_vector.status(),
+        trust_vector: appraised.trust_vector,
+        checks: appraised.checks.clone(),
+        denial,
+        workloads: appraised.workloads.clone(),
+        host_data: appraised.report.as_ref().map(|report| hex::encode(report.host_data)),
+        measurement: appraised.report.as_ref().map(|report| hex::encode(report.measurement)),
+        init_data: init_data.map(|document| document.body),
+        report: evidence.report_bytes().ok().map(hex::encode),
+        chain: evidence.certificates().unwrap_or_default().iter().map(certificate).collect(),
+        token: None,
+        releases: Vec::new(),
+    }
+}
+
+/// Values with their names, and who owns them.
+pub(crate) fn describe_references<'a>(references: impl Iterator<Item = &'a Reference>) -> (String, String) {
+    let mut values = Vec::new();
+    let mut owners = Vec::new();
+    for reference in references {
+        let value = format!("{} ({})", hex::encode(reference.measurement), reference.name);
+        if !values.contains(&value) {
+            values.push(value);
+        }
+        if !owners.contains(&reference.owner) {
+            owners.push(reference.owner.clone());
+        }
+    }
+    (bounded_list(&values), bounded_list(&owners))
+}
+
+/// The first eight of a list.
+pub(crate) fn bounded_list(items: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(" and {} more", items.len() - SHOWN));
+    }
+    text
+}
+
+/// `N` random bytes in hexadecimal digits.
+pub(crate) fn random_hex<const N: usize>() -> Option<String> {
+    let mut bytes = [0_u8; N];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(hex::encode(bytes))
+}
+
+/// A lock whose holder panicked is taken over: each change under it is complete by itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
