@@ -16,7 +16,7 @@ fn main() {
     let folder = std::env::var_os("BELLJAR_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
     let trials = match std::fs::read(folder.join("vectors.json")) {
-        Ok(index) => trials(&folder, &index),
+        Ok(index) => trials(&folder, &index).into_iter().chain(sweeps(&folder, &index)).collect(),
         Err(error) => {
             eprintln!("no vectors at {} ({error}): every SNP vector is ignored", folder.display());
             vec![Trial::test("snp::index_of_vectors", || Err("not run".into())).with_ignored_flag(true)]
@@ -42,13 +42,82 @@ fn trials(folder: &Path, index: &[u8]) -> Vec<Trial> {
     trials
 }
 
-fn judge(folder: &Path, entry: &Value) -> Result<(), Failed> {
+/// Trials over all genuine reports at once.
+fn sweeps(folder: &Path, index: &[u8]) -> Vec<Trial> {
+    let index: Vec<Value> = serde_json::from_slice(index).expect("the index is a list");
+    let genuine = index.into_iter().filter(|entry| entry["kind"] == "snp" && entry["expect"]["verdict"] == "valid");
+    let genuine: Vec<Value> = genuine.filter(|entry| entry["synthetic"] != true).collect();
+    assert!(!genuine.is_empty(), "the index has genuine reports");
+    genuine
+        .into_iter()
+        .flat_map(|entry| {
+            let id = entry["id"].as_str().unwrap().to_owned();
+            let (peers, flips) = ((folder.to_owned(), entry.clone()), (folder.to_owned(), entry));
+            [
+                Trial::test(format!("sev_crate::{id}"), move || agrees_with_sev(&peers.0, &peers.1)),
+                Trial::test(format!("bit_flips::{id}"), move || no_flipped_bit_is_valid(&flips.0, &flips.1)),
+            ]
+        })
+        .collect()
+}
+
+/// The `sev` crate takes the same genuine report, and refuses it with another measurement.
+fn agrees_with_sev(folder: &Path, entry: &Value) -> Result<(), Failed> {
+    use sev::certs::snp::Verifiable;
+    use sev::firmware::guest::AttestationReport;
+    use sev::parser::ByteParser;
+
+    let (report, chain) = evidence(folder, entry);
+    let peer = sev::certs::snp::Chain::from_der(&chain.ark, &chain.ask, &chain.vek)?;
+    (&peer, &AttestationReport::from_bytes(&report)?).verify()?;
+    let mut changed = report;
+    changed[0x90] ^= 1;
+    match (&peer, &AttestationReport::from_bytes(&changed)?).verify() {
+        Err(_) => Ok(()),
+        Ok(()) => Err("the peer takes another measurement".into()),
+    }
+}
+
+/// Flips bits of the report and of every certificate, one at a time. Each must be refused: all bytes are covered by a
+/// signature, or by a rule of encoding, or are the anchor. The full sweep (every bit) belongs to `make fuzz`; here the
+/// step is a prime, so that all bit positions and all fields of more than one byte are met.
+fn no_flipped_bit_is_valid(folder: &Path, entry: &Value) -> Result<(), Failed> {
+    let step = if std::env::var_os("BELLJAR_FULL_SWEEP").is_some() { 1 } else { 23 };
+    let (report, chain) = evidence(folder, entry);
+    let at = seconds(entry["expect"]["at"].as_str().unwrap());
+    let anchors = Anchors::amd();
+    if !verify(&report, &chain, &anchors, at).is_valid() {
+        return Err("the evidence itself is not valid".into());
+    }
+    let mut flipped = 0;
+    for place in 0..4 {
+        let length = [&report, &chain.ark, &chain.ask, &chain.vek][place].len();
+        for bit in (0..length * 8).step_by(step) {
+            let (mut report, mut chain) = (report.clone(), chain.clone());
+            let bytes = [&mut report, &mut chain.ark, &mut chain.ask, &mut chain.vek].into_iter().nth(place).unwrap();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let verdict = verify(&report, &chain, &anchors, at);
+            if verdict.verdict != Decision::Invalid {
+                return Err(format!("bit {bit} of part {place} flipped: {:?}", verdict.verdict).into());
+            }
+            flipped += 1;
+        }
+    }
+    if flipped < 1000 { Err(format!("only {flipped} bits flipped").into()) } else { Ok(()) }
+}
+
+/// The report and its chain.
+fn evidence(folder: &Path, entry: &Value) -> (Vec<u8>, Chain) {
     let file = |role: &str| std::fs::read(folder.join(entry["files"][role].as_str().unwrap())).unwrap();
-    let report = file("evidence");
+    let chain = Chain { ark: der(file("anchor")), ask: der(file("intermediate")), vek: der(file("vek")) };
+    (file("evidence"), chain)
+}
+
+fn judge(folder: &Path, entry: &Value) -> Result<(), Failed> {
+    let (report, chain) = evidence(folder, entry);
     let expect = &entry["expect"];
     let flags: Vec<&str> =
         expect["flags"].as_array().into_iter().flatten().map(|flag| flag.as_str().unwrap()).collect();
-    let chain = Chain { ark: der(file("anchor")), ask: der(file("intermediate")), vek: der(file("vek")) };
     // A test root is trusted only where the index says that the vector needs one.
     let anchors = if flags.contains(&"test-root") { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
     let at = seconds(expect["at"].as_str().unwrap());

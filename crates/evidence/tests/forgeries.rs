@@ -1,0 +1,238 @@
+//! Forged evidence: each case changes one thing of evidence that is valid, and names the check that must notice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod pki;
+
+use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, verify};
+use belljar_evidence::{Decision, Outcome, Verdict};
+use pki::{CHIP, Cert, Keys, NOW, Padding, TCB, amd, extension};
+use x509_cert::der::Encode;
+use x509_cert::der::asn1::Ia5String;
+use x509_cert::ext::pkix::KeyUsages;
+
+/// Evidence before it is signed.
+struct Forge<'a> {
+    keys: &'a Keys,
+    report: [u8; REPORT_LEN],
+    ark: Cert,
+    ask: Cert,
+    vek: Cert,
+    /// Changes that need no key.
+    after: fn(&mut [u8; REPORT_LEN], &mut Chain),
+    ark_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
+    ask_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
+    vek_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
+    anchored: bool,
+    at: u64,
+}
+
+impl<'a> Forge<'a> {
+    fn new(keys: &'a Keys) -> Self {
+        Self {
+            keys,
+            report: pki::report(),
+            ark: Cert::authority("ARK-Test", "ARK-Test", &keys.ark),
+            ask: Cert::authority("SEV-Test", "ARK-Test", &keys.ask),
+            vek: Cert::vcek("SEV-Test", keys),
+            after: |_, _| {},
+            ark_signer: |keys| &keys.ark,
+            ask_signer: |keys| &keys.ark,
+            vek_signer: |keys| &keys.ask,
+            anchored: true,
+            at: NOW,
+        }
+    }
+
+    /// A VLEK in place of the VCEK.
+    fn vlek(&mut self) {
+        self.ask.subject = "SEV-VLEK-Test";
+        self.vek.issuer = "SEV-VLEK-Test";
+        self.vek.subject = "SEV-VLEK";
+        self.vek.remove("4");
+        self.vek.extensions.push(amd("5", Ia5String::new("CN=csp").unwrap().to_der().unwrap()));
+        self.report[0x48] = 1 << 2;
+        self.report[0x1A0..0x1E0].fill(0);
+    }
+
+    /// Turin's layout of TCB and chip id.
+    fn turin(&mut self) {
+        self.vek.remove("3.4");
+        self.vek.extensions.push(amd("3.9", 7_u8.to_der().unwrap()));
+        self.vek.replace("4", CHIP[..8].to_vec());
+        self.report[0x188] = 0x1A;
+        self.report[0x180..0x188].copy_from_slice(&[7, TCB[0], TCB[1], TCB[6], TCB[3], TCB[4], TCB[5], TCB[7]]);
+        self.report[0x1A8..0x1E0].fill(0);
+    }
+
+    fn verdict(mut self) -> Verdict {
+        let mut chain = Chain {
+            ark: self.ark.sign((self.ark_signer)(self.keys)),
+            ask: self.ask.sign((self.ask_signer)(self.keys)),
+            vek: self.vek.sign((self.vek_signer)(self.keys)),
+        };
+        let anchors = if self.anchored { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
+        pki::sign(&mut self.report, &self.keys.vek);
+        (self.after)(&mut self.report, &mut chain);
+        verify(&self.report, &chain, &anchors, self.at)
+    }
+}
+
+type Change = fn(&mut Forge<'_>);
+
+/// Name of the case, the check that must fail first, the change.
+const FORGED: &[(&str, &str, Change)] = &[
+    ("reserved key information", "reserved", |f| f.report[0x48] |= 1 << 5),
+    ("reserved word", "reserved", |f| f.report[0x4C] = 1),
+    ("reserved behind the CPU's stepping", "reserved", |f| f.report[0x18B] = 1),
+    ("CPU in a report of version 2", "reserved", |f| f.report[0] = 2),
+    ("reserved beside the current firmware", "reserved", |f| f.report[0x1EB] = 1),
+    ("reserved beside the committed firmware", "reserved", |f| f.report[0x1EF] = 1),
+    ("mitigations in a report of version 3", "reserved", |f| f.report[0x1F8] = 1),
+    ("reserved behind mitigations", "reserved", |f| (f.report[0], f.report[0x208]) = (5, 1)),
+    ("last reserved byte", "reserved", |f| f.report[0x29F] = 1),
+    ("a VMPL that does not exist", "vmpl", |f| f.report[0x30] = 4),
+    ("version 1", "version", |f| f.report[0] = 1),
+    ("version 6", "version", |f| f.report[0] = 6),
+    ("another algorithm", "signature-algo", |f| f.report[0x34] = 2),
+    ("bytes behind the signature", "signature-reserved", |f| f.after = |report, _| report[0x330] = 1),
+    ("the last byte", "signature-reserved", |f| f.after = |report, _| report[REPORT_LEN - 1] = 1),
+    ("a long r", "report-signature", |f| f.after = |report, _| report[0x2A0 + 48] = 1),
+    ("a long s", "report-signature", |f| f.after = |report, _| report[0x2E8 + 71] = 1),
+    ("r and s exchanged", "report-signature", |f| {
+        f.after = |report, _| {
+            let (r, s) = report[0x2A0..0x330].split_at_mut(72);
+            r.swap_with_slice(s);
+        };
+    }),
+    ("a signed byte", "report-signature", |f| f.after = |report, _| report[0x90] = 1),
+    ("a report that says VLEK", "signing-key", |f| f.report[0x48] = 1 << 2),
+    ("a report that says unsigned", "signing-key", |f| f.report[0x48] = 7 << 2),
+    ("a reserved signing key", "signing-key", |f| f.report[0x48] = 2 << 2),
+    ("a certificate for somebody else", "signing-key", |f| f.vek.subject = "SEV-OTHER"),
+    ("a VCEK by the authority of VLEKs", "signing-key", |f| {
+        f.ask.subject = "SEV-VLEK-Test";
+        f.vek.issuer = "SEV-VLEK-Test";
+    }),
+    ("a VLEK by the authority of VCEKs", "signing-key", |f| {
+        f.vlek();
+        f.ask.subject = "SEV-Test";
+        f.vek.issuer = "SEV-Test";
+    }),
+    ("a VLEK whose report says VCEK", "signing-key", |f| {
+        f.vlek();
+        f.report[0x48] = 0;
+    }),
+    ("another microcode", "tcb", |f| f.report[0x187] ^= 1),
+    ("another reserved level", "tcb", |f| f.report[0x182] = 1),
+    ("another boot loader in the certificate", "tcb", |f| f.vek.replace("3.1", 5_u8.to_der().unwrap())),
+    ("a level that is missing", "tcb", |f| f.vek.remove("3.3")),
+    ("a level that stands twice", "tcb", |f| f.vek.extensions.push(amd("3.3", TCB[6].to_der().unwrap()))),
+    ("a level above 255", "tcb", |f| f.vek.replace("3.3", 256_u16.to_der().unwrap())),
+    ("a level with bytes behind it", "tcb", |f| f.vek.replace("3.3", vec![0x02, 0x01, TCB[6], 0x00])),
+    ("a certificate without a product", "tcb", |f| f.vek.remove("2")),
+    ("a CPU of Turin with Milan's certificate", "tcb", |f| f.report[0x188] = 0x1A),
+    ("Turin's certificate with a CPU of Milan", "tcb", |f| {
+        f.turin();
+        f.report[0x188] = 0x19;
+    }),
+    ("another chip", "chip-id", |f| f.report[0x1DF] ^= 1),
+    ("a masked chip", "chip-id", |f| f.report[0x1A0..0x1E0].fill(0)),
+    ("a certificate without a chip", "chip-id", |f| f.vek.remove("4")),
+    ("a chip id of 63 bytes", "chip-id", |f| f.vek.replace("4", CHIP[1..].to_vec())),
+    ("Turin's chip id on Milan", "chip-id", |f| f.vek.replace("4", CHIP[..8].to_vec())),
+    ("bytes behind Turin's chip id", "chip-id", |f| {
+        f.turin();
+        f.report[0x1A8] = 1;
+    }),
+    ("a VLEK of a chip", "chip-id", |f| {
+        f.vlek();
+        f.vek.extensions.push(amd("4", CHIP.to_vec()));
+    }),
+    ("a VLEK without a provider", "tcb", |f| {
+        f.vlek();
+        f.vek.remove("5");
+    }),
+    ("an endorsement key signed by the root", "vek-issuer", |f| f.vek_signer = |keys| &keys.ark),
+    ("an endorsement key of another issuer", "vek-issuer", |f| f.vek.issuer = "SEV-Other"),
+    ("an intermediate that is no authority", "vek-issuer", |f| f.ask.constrain(false, KeyUsages::KeyCertSign.into())),
+    ("an intermediate that signs no certificates", "vek-issuer", |f| f.ask.constrain(true, KeyUsages::CRLSign.into())),
+    ("an intermediate without constraints", "vek-issuer", |f| f.ask.extensions.clear()),
+    ("a critical extension that is not known", "vek-issuer", |f| {
+        f.vek.extensions.push(extension("1.3.6.1.4.1.3704.99", true, vec![5, 0]));
+    }),
+    ("a certificate with SHA-256", "vek-issuer", |f| f.vek.padding = Padding::Sha256),
+    ("a certificate that claims SHA-384", "vek-issuer", |f| f.vek.padding = Padding::Lie),
+    ("a byte behind the certificate", "vek-issuer", |f| f.after = |_, chain| chain.vek.push(0)),
+    ("half a certificate", "vek-issuer", |f| f.after = |_, chain| chain.vek.truncate(700)),
+    ("a short key in the intermediate", "vek-issuer", |f| {
+        f.ask = Cert::authority("SEV-Test", "ARK-Test", &f.keys.small);
+        f.vek_signer = |keys| &keys.small;
+    }),
+    ("an intermediate that is not signed by the root", "chain-to-anchor", |f| f.ask_signer = |keys| &keys.ask),
+    ("an intermediate of another root", "chain-to-anchor", |f| f.ask.issuer = "ARK-Other"),
+    ("a root that is not self-signed", "chain-to-anchor", |f| f.ark_signer = |keys| &keys.ask),
+    ("a root that names another issuer", "chain-to-anchor", |f| f.ark.issuer = "ARK-Other"),
+    ("a root that is no authority", "chain-to-anchor", |f| f.ark.constrain(false, KeyUsages::KeyCertSign.into())),
+    ("a root that nobody trusts", "chain-to-anchor", |f| f.anchored = false),
+    ("a byte behind the root", "chain-to-anchor", |f| f.after = |_, chain| chain.ark.push(0)),
+    ("an endorsement key that has expired", "cert-validity", |f| f.vek.to = NOW - 1),
+    ("an endorsement key of the future", "cert-validity", |f| f.vek.from = NOW + 1),
+    ("an intermediate that has expired", "cert-validity", |f| f.ask.to = NOW - 1),
+    ("a root that has expired", "cert-validity", |f| f.ark.to = NOW - 1),
+    ("a look long after", "cert-validity", |f| f.at = NOW + 501),
+    ("a look long before", "cert-validity", |f| f.at = NOW - 501),
+];
+
+/// What looks similar and is valid: name, flags, change.
+const GENUINE: &[(&str, &[&str], Change)] = &[
+    ("nothing changed", &["test-root"], |_| {}),
+    ("the last privilege level", &["vmpl-3", "test-root"], |f| f.report[0x30] = 3),
+    ("a debug policy", &["debug-policy", "test-root"], |f| f.report[0x0A] |= 1 << 3),
+    ("version 2 without a CPU", &["test-root"], |f| {
+        f.report[0] = 2;
+        f.report[0x188..0x18B].fill(0);
+    }),
+    ("version 5 with mitigations", &["test-root"], |f| (f.report[0], f.report[0x1F8], f.report[0x200]) = (5, 1, 1)),
+    ("an author key", &["test-root"], |f| f.report[0x48] = 1),
+    ("a VLEK", &["vlek", "test-root"], |f| f.vlek()),
+    ("Turin", &["test-root"], |f| f.turin()),
+    ("a wrapped chip id", &["test-root"], |f| f.vek.replace("4", [&[0x04, 64][..], &CHIP].concat())),
+    ("the long form of the parameters", &["test-root"], |f| f.vek.padding = Padding::Long),
+    ("an extension that is not critical", &["test-root"], |f| {
+        f.vek.extensions.push(extension("1.3.6.1.4.1.3704.99", false, vec![5, 0]));
+    }),
+    ("the last second", &["test-root"], |f| f.at = NOW + 500),
+    ("the first second", &["test-root"], |f| f.at = NOW - 500),
+];
+
+#[test]
+fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
+    let keys = Keys::new();
+    for (name, flags, change) in GENUINE {
+        let mut forge = Forge::new(&keys);
+        change(&mut forge);
+        let verdict = forge.verdict();
+        assert_eq!(verdict.verdict, Decision::Valid, "{name}: {:#?}", verdict.checks);
+        assert_eq!(verdict.flags, *flags, "{name}");
+        assert_eq!((verdict.software, verdict.facts.root), (true, Some(Root::Test)), "{name}");
+        assert_eq!(verdict.failure(), None);
+    }
+    for (name, check, change) in FORGED {
+        let mut forge = Forge::new(&keys);
+        change(&mut forge);
+        let verdict = forge.verdict();
+        assert_eq!(verdict.verdict, Decision::Invalid, "{name}: {:#?}", verdict.checks);
+        assert_eq!(verdict.first_failure, Some(*check), "{name}: {:#?}", verdict.checks);
+        assert_eq!(verdict.failure().unwrap().outcome, Outcome::Failed, "{name}");
+    }
+    assert!(FORGED.len() >= 60);
+
+    // What is missing leaves the question open, and says so; what is known by name completes the chain.
+    let undecided = |after: fn(&mut [u8; REPORT_LEN], &mut Chain)| Forge { after, ..Forge::new(&keys) }.verdict();
+    let verdict = undecided(|_, chain| chain.vek.clear());
+    assert_eq!((verdict.verdict, verdict.first_failure), (Decision::Undecided, Some("report-signature")));
+    let verdict = undecided(|_, chain| chain.ask.clear());
+    assert_eq!(verdict.verdict, Decision::Undecided, "{:#?}", verdict.checks);
+    assert_eq!(verdict.first_failure, Some("vek-issuer"));
+    assert!(undecided(|_, chain| chain.ark.clear()).is_valid());
+}

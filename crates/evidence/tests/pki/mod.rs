@@ -1,0 +1,217 @@
+//! Certificates and reports in AMD's shape, signed by keys made for one test run, with a knob for each thing that a
+//! verifier must look at.
+
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
+};
+use belljar_evidence::snp::{REPORT_LEN, SIGNED_LEN};
+use x509_cert::der::asn1::{Any, BitString, Ia5String, ObjectIdentifier, OctetString, UtcTime};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+use x509_cert::time::{Time, Validity};
+use x509_cert::{Certificate, TbsCertificate, Version};
+
+/// When everything is valid, in seconds since 1970.
+pub const NOW: u64 = 1_780_000_000;
+/// TCB of the VEK and of reports, in Milan's layout.
+pub const TCB: [u8; 8] = [4, 1, 0, 0, 0, 0, 24, 219];
+/// Chip of the VCEK and of reports.
+pub const CHIP: [u8; 64] = [0xC4; 64];
+
+/// Keys of one run.
+pub struct Keys {
+    pub ark: RsaKeyPair,
+    pub ask: RsaKeyPair,
+    pub small: RsaKeyPair,
+    pub vek: EcdsaKeyPair,
+}
+
+impl Keys {
+    pub fn new() -> Self {
+        Self {
+            ark: RsaKeyPair::generate(KeySize::Rsa4096).unwrap(),
+            ask: RsaKeyPair::generate(KeySize::Rsa4096).unwrap(),
+            small: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+            vek: EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+        }
+    }
+}
+
+/// How a certificate is signed.
+#[derive(Clone, Copy)]
+pub enum Padding {
+    /// RSASSA-PSS with SHA-384, trailer field left out.
+    Short,
+    /// The same, trailer field written.
+    Long,
+    /// RSASSA-PSS with SHA-256.
+    Sha256,
+    /// Signed with SHA-256 while the parameters say SHA-384.
+    Lie,
+}
+
+/// A certificate to be made.
+#[derive(Clone)]
+pub struct Cert {
+    pub subject: &'static str,
+    pub issuer: &'static str,
+    pub key: SubjectPublicKeyInfoOwned,
+    pub extensions: Vec<Extension>,
+    pub from: u64,
+    pub to: u64,
+    pub padding: Padding,
+}
+
+impl Cert {
+    /// An authority.
+    pub fn authority(subject: &'static str, issuer: &'static str, key: &RsaKeyPair) -> Self {
+        let mut cert = Self {
+            subject,
+            issuer,
+            key: SubjectPublicKeyInfoOwned {
+                algorithm: AlgorithmIdentifierOwned {
+                    oid: "1.2.840.113549.1.1.1".parse().unwrap(),
+                    parameters: Some(Any::null()),
+                },
+                subject_public_key: BitString::from_bytes(key.public_key().as_ref()).unwrap(),
+            },
+            extensions: Vec::new(),
+            from: NOW - 1000,
+            to: NOW + 1000,
+            padding: Padding::Long,
+        };
+        cert.constrain(true, KeyUsages::KeyCertSign.into());
+        cert
+    }
+
+    /// Replaces what the key may be used for.
+    pub fn constrain(&mut self, ca: bool, usages: x509_cert::der::flagset::FlagSet<KeyUsages>) {
+        let constraints = BasicConstraints { ca, path_len_constraint: None };
+        self.extensions = vec![
+            extension("2.5.29.19", true, constraints.to_der().unwrap()),
+            extension("2.5.29.15", true, KeyUsage(usages).to_der().unwrap()),
+        ];
+    }
+
+    /// A VCEK of Milan's layout.
+    pub fn vcek(issuer: &'static str, keys: &Keys) -> Self {
+        let [bl, tee, spl_4, spl_5, spl_6, spl_7, snp, ucode] = TCB;
+        let mut extensions = vec![
+            amd("1", 0_u8.to_der().unwrap()),
+            amd("2", Ia5String::new("Milan-B0").unwrap().to_der().unwrap()),
+            amd("4", CHIP.to_vec()),
+        ];
+        for (number, level) in (1..).zip([bl, tee, snp, spl_4, spl_5, spl_6, spl_7, ucode]) {
+            extensions.push(amd(&format!("3.{number}"), level.to_der().unwrap()));
+        }
+        Self {
+            subject: "SEV-VCEK",
+            issuer,
+            key: SubjectPublicKeyInfoOwned {
+                algorithm: AlgorithmIdentifierOwned {
+                    oid: "1.2.840.10045.2.1".parse().unwrap(),
+                    parameters: Some(Any::encode_from(&"1.3.132.0.34".parse::<ObjectIdentifier>().unwrap()).unwrap()),
+                },
+                subject_public_key: BitString::from_bytes(keys.vek.public_key().as_ref()).unwrap(),
+            },
+            extensions,
+            from: NOW - 500,
+            to: NOW + 500,
+            padding: Padding::Short,
+        }
+    }
+
+    /// Takes out the extension below AMD's arc.
+    pub fn remove(&mut self, below: &str) {
+        let oid = amd(below, Vec::new()).extn_id;
+        let before = self.extensions.len();
+        self.extensions.retain(|extension| extension.extn_id != oid);
+        assert_eq!(self.extensions.len(), before - 1);
+    }
+
+    /// Puts another value into the extension below AMD's arc.
+    pub fn replace(&mut self, below: &str, value: Vec<u8>) {
+        self.remove(below);
+        self.extensions.push(amd(below, value));
+    }
+
+    /// Signs it.
+    pub fn sign(&self, key: &RsaKeyPair) -> Vec<u8> {
+        let parameters = match self.padding {
+            Padding::Short | Padding::Lie => pss(2, &[]),
+            Padding::Long => pss(2, &[0xA3, 0x03, 0x02, 0x01, 0x01]),
+            Padding::Sha256 => pss(1, &[]),
+        };
+        let algorithm = AlgorithmIdentifierOwned {
+            oid: "1.2.840.113549.1.1.10".parse().unwrap(),
+            parameters: Some(Any::from_der(&parameters).unwrap()),
+        };
+        let time = |seconds| Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap());
+        let tbs_certificate = TbsCertificate {
+            version: Version::V3,
+            serial_number: SerialNumber::new(&[1]).unwrap(),
+            signature: algorithm.clone(),
+            issuer: format!("CN={},O=Test", self.issuer).parse().unwrap(),
+            validity: Validity { not_before: time(self.from), not_after: time(self.to) },
+            subject: format!("CN={},O=Test", self.subject).parse().unwrap(),
+            subject_public_key_info: self.key.clone(),
+            issuer_unique_id: None,
+            subject_unique_id: None,
+            extensions: Some(self.extensions.clone()),
+        };
+        let encoding: &dyn RsaEncoding = match self.padding {
+            Padding::Short | Padding::Long => &RSA_PSS_SHA384,
+            Padding::Sha256 | Padding::Lie => &RSA_PSS_SHA256,
+        };
+        let mut signature = vec![0; key.public_modulus_len()];
+        key.sign(encoding, &SystemRandom::new(), &tbs_certificate.to_der().unwrap(), &mut signature).unwrap();
+        let signature = BitString::from_bytes(&signature).unwrap();
+        Certificate { tbs_certificate, signature_algorithm: algorithm, signature }.to_der().unwrap()
+    }
+}
+
+/// A report of version 3 of the chip, unsigned.
+pub fn report() -> [u8; REPORT_LEN] {
+    let mut report = [0; REPORT_LEN];
+    report[0x00] = 3;
+    report[0x0A] = 3;
+    report[0x34] = 1;
+    report[0x180..0x188].copy_from_slice(&TCB);
+    report[0x188..0x18B].copy_from_slice(&[0x19, 0x01, 0x01]);
+    report[0x1A0..0x1E0].copy_from_slice(&CHIP);
+    report
+}
+
+/// Signs a report as firmware does.
+pub fn sign(report: &mut [u8; REPORT_LEN], key: &EcdsaKeyPair) {
+    let signature = key.sign(&SystemRandom::new(), &report[..SIGNED_LEN]).unwrap();
+    for (half, offset) in signature.as_ref().chunks_exact(48).zip([SIGNED_LEN, SIGNED_LEN + 72]) {
+        report[offset..offset + 48].copy_from_slice(half);
+        report[offset..offset + 48].reverse();
+    }
+}
+
+/// An extension below AMD's arc.
+pub fn amd(below: &str, value: Vec<u8>) -> Extension {
+    extension(&format!("1.3.6.1.4.1.3704.1.{below}"), false, value)
+}
+
+pub fn extension(oid: &str, critical: bool, value: Vec<u8>) -> Extension {
+    Extension { extn_id: oid.parse().unwrap(), critical, extn_value: OctetString::new(value).unwrap() }
+}
+
+/// RSASSA-PSS-params for SHA-2 number `hash` (1 is SHA-256, 2 is SHA-384), with salt of the same length.
+fn pss(hash: u8, trailer: &[u8]) -> Vec<u8> {
+    let sha = [0x30, 0x0D, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, hash, 0x05, 0x00];
+    let mgf1 = [0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x08];
+    let salt = [0xA2, 0x03, 0x02, 0x01, 16 * (hash + 1)];
+    let body = [&[0xA0, 0x0F][..], &sha, &[0xA1, 0x1C, 0x30, 0x1A], &mgf1, &sha, &salt, trailer].concat();
+    [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat()
+}
