@@ -70,7 +70,9 @@ pub enum ConvertError {
     #[error("cannot read the layer blob: {0}")]
     Source(#[source] io::Error),
     /// The blob has another size than the manifest says.
-    #[error("layer blob has the wrong size: manifest says {expected} bytes, found {found}; pull again, or ask who published the image")]
+    #[error(
+        "layer blob has the wrong size: manifest says {expected} bytes, found {found}; pull again, or ask who published the image"
+    )]
     Size {
         /// Of the manifest.
         expected: u64,
@@ -96,7 +98,9 @@ pub enum ConvertError {
         source: io::Error,
     },
     /// More uncompressed bytes than [`Limits`] allow.
-    #[error("layer explodes: {compressed} compressed bytes give more than {limit} bytes; raise the limit if you trust the image")]
+    #[error(
+        "layer explodes: {compressed} compressed bytes give more than {limit} bytes; raise the limit if you trust the image"
+    )]
     Explodes {
         /// Size of the blob.
         compressed: u64,

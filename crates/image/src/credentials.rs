@@ -58,13 +58,16 @@ impl Credentials {
         match config.auths.get(key).map(|entry| entry.auth.as_str()) {
             None if !config.cred_helpers.contains_key(key) => Ok(RegistryAuth::Anonymous),
             None | Some("") => match helper {
-                Some(helper) => Err(bad(&format!("the login for {key} is in the credential helper {helper:?}, which is not run"))),
+                Some(helper) => {
+                    Err(bad(&format!("the login for {key} is in the credential helper {helper:?}, which is not run")))
+                }
                 None => Ok(RegistryAuth::Anonymous),
             },
             Some(encoded) => {
                 let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
                 let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-                let (user, password) = pair.ok_or_else(|| bad(&format!("auth of {key} is not base64 of user:password")))?;
+                let (user, password) =
+                    pair.ok_or_else(|| bad(&format!("auth of {key} is not base64 of user:password")))?;
                 Ok(RegistryAuth::Basic(user.to_owned(), password.to_owned()))
             }
         }
@@ -95,9 +98,17 @@ mod tests {
 
     #[test]
     fn refusals() {
-        for json in ["{", r#"{"auths":{"r":{"auth":"!"}}}"#, r#"{"auths":{"r":{}},"credsStore":"pass"}"#, r#"{"credHelpers":{"r":"x"}}"#] {
+        for json in [
+            "{",
+            r#"{"auths":{"r":{"auth":"!"}}}"#,
+            r#"{"auths":{"r":{}},"credsStore":"pass"}"#,
+            r#"{"credHelpers":{"r":"x"}}"#,
+        ] {
             assert!(matches!(lookup(json, "r"), Err(ImageError::Credentials { .. })), "{json}");
         }
-        assert_eq!(lookup(r#"{"auths":{"r":{"auth":"YTpi"}},"credsStore":"pass"}"#, "r").unwrap(), RegistryAuth::Basic("a".into(), "b".into()));
+        assert_eq!(
+            lookup(r#"{"auths":{"r":{"auth":"YTpi"}},"credsStore":"pass"}"#, "r").unwrap(),
+            RegistryAuth::Basic("a".into(), "b".into())
+        );
     }
 }

@@ -60,7 +60,9 @@ pub enum ImageError {
         why: String,
     },
     /// The registry wants credentials, or refuses those it got.
-    #[error("registry {registry} refuses {reference} without (other) credentials; log in to it, which writes them to $DOCKER_CONFIG/config.json")]
+    #[error(
+        "registry {registry} refuses {reference} without (other) credentials; log in to it, which writes them to $DOCKER_CONFIG/config.json"
+    )]
     AuthRequired {
         /// Host and port.
         registry: String,
@@ -112,7 +114,9 @@ pub enum ImageError {
         why: String,
     },
     /// A media type that is none of those supported.
-    #[error("unknown media type {found:?} of the {what}; supported are OCI and docker v2 images with tar, tar+gzip and tar+zstd layers")]
+    #[error(
+        "unknown media type {found:?} of the {what}; supported are OCI and docker v2 images with tar, tar+gzip and tar+zstd layers"
+    )]
     MediaType {
         /// `manifest`, `config`, `layer`.
         what: &'static str,

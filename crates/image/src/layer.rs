@@ -150,10 +150,9 @@ impl<M: Medium> Apply<'_, M> {
         if parents.iter().any(|part| part.starts_with(b".wh.")) {
             return Err(LayerError::Path { path: shown(), why: "lies below a whiteout" });
         }
-        let parent = self.walk(parents, true, &entry.path)?.ok_or_else(|| LayerError::NotADirectory {
-            path: shown(),
-            parent: shown(),
-        })?;
+        let parent = self
+            .walk(parents, true, &entry.path)?
+            .ok_or_else(|| LayerError::NotADirectory { path: shown(), parent: shown() })?;
         if let Some(hidden) = name.strip_prefix(b".wh.") {
             return self.whiteout(parent, hidden, entry);
         }
@@ -179,15 +178,16 @@ impl<M: Medium> Apply<'_, M> {
             Kind::File => self.file(tar, parent, name, entry, &meta),
             Kind::Symlink => {
                 if entry.link.is_empty() || entry.link.len() > MAX_TARGET || entry.link.contains(&0) {
-                    return Err(LayerError::Path { path: shown(), why: "its link target is empty, too long or has a NUL" });
+                    return Err(LayerError::Path {
+                        path: shown(),
+                        why: "its link target is empty, too long or has a NUL",
+                    });
                 }
                 self.builder.symlink(parent, name, &meta, &entry.link).map(drop).map_err(LayerError::Write)
             }
-            Kind::Fifo => self
-                .builder
-                .device(parent, name, &meta, FileType::Fifo, (0, 0))
-                .map(drop)
-                .map_err(LayerError::Write),
+            Kind::Fifo => {
+                self.builder.device(parent, name, &meta, FileType::Fifo, (0, 0)).map(drop).map_err(LayerError::Write)
+            }
             Kind::Char(0, 0) => Err(LayerError::Forged { path: shown(), what: "character device 0:0".to_owned() }),
             Kind::Char(major, minor) => self.device(parent, name, &meta, FileType::Char, (major, minor), entry),
             Kind::Block(major, minor) => self.device(parent, name, &meta, FileType::Block, (major, minor), entry),
@@ -292,7 +292,11 @@ impl<M: Medium> Apply<'_, M> {
                 return Err(LayerError::Forged { path: show(&entry.path), what: show(name) });
             }
             if !erofs::xattr_is_storable(name) {
-                tracing::warn!(path = show(&entry.path), name = show(name), "attribute dropped: Linux has no such namespace");
+                tracing::warn!(
+                    path = show(&entry.path),
+                    name = show(name),
+                    "attribute dropped: Linux has no such namespace"
+                );
                 xattrs.remove(name);
             }
         }
@@ -336,7 +340,10 @@ impl<M: Medium> Apply<'_, M> {
         while let Some(part) = todo.pop() {
             if part == b".." {
                 if at == ROOT {
-                    return Err(LayerError::Climbs { path: show(entry), how: "lies below a symbolic link to above the root" });
+                    return Err(LayerError::Climbs {
+                        path: show(entry),
+                        how: "lies below a symbolic link to above the root",
+                    });
                 }
                 at = self.builder.parent(at);
                 continue;
@@ -356,7 +363,10 @@ impl<M: Medium> Apply<'_, M> {
                     let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
                     todo.extend(parts.rev().map(<[u8]>::to_vec));
                     if todo.len() > self.limits.path_bytes || todo.iter().any(|part| part.len() > MAX_NAME) {
-                        return Err(LayerError::Path { path: show(entry), why: "lies below a symbolic link with a bad target" });
+                        return Err(LayerError::Path {
+                            path: show(entry),
+                            why: "lies below a symbolic link with a bad target",
+                        });
                     }
                 }
                 Some((_, _, whiteout)) if !(whiteout && make) => {

@@ -90,11 +90,10 @@ impl Layout {
     pub(crate) fn blob(&self, digest: &str) -> Result<Box<dyn Read + Send>, ImageError> {
         let missing = || ImageError::NoSuchBlob { path: self.path.clone(), digest: digest.to_owned() };
         let hex = digest.strip_prefix("sha256:").filter(|_| is_digest(digest)).ok_or_else(missing)?;
-        self.open(&format!("blobs/sha256/{hex}"))
-            .map_err(|error| match error {
-                ImageError::NoSuchLayout { source, .. } if source.kind() == io::ErrorKind::NotFound => missing(),
-                other => other,
-            })
+        self.open(&format!("blobs/sha256/{hex}")).map_err(|error| match error {
+            ImageError::NoSuchLayout { source, .. } if source.kind() == io::ErrorKind::NotFound => missing(),
+            other => other,
+        })
     }
 
     fn document(&self, name: &str, limit: u64) -> Result<Vec<u8>, ImageError> {

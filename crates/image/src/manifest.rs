@@ -150,7 +150,9 @@ pub(crate) fn choose(index: &Index) -> Result<&Descriptor, ImageError> {
         (None, Some(other)) if entries().next().is_none() => {
             Err(ImageError::MediaType { what: "manifest", found: other.media_type.clone() })
         }
-        (None, _) => Err(ImageError::Platform { found: entries().filter_map(|d| d.platform.as_ref()).map(name).collect() }),
+        (None, _) => {
+            Err(ImageError::Platform { found: entries().filter_map(|d| d.platform.as_ref()).map(name).collect() })
+        }
     }
 }
 
@@ -193,7 +195,10 @@ impl Manifest {
         }
         let join = |(layer, diff_id): (&Descriptor, &String)| {
             if !is_digest(diff_id) {
-                return Err(ImageError::Document { what: "config", why: format!("diff_id {diff_id:?} is no sha256 digest") });
+                return Err(ImageError::Document {
+                    what: "config",
+                    why: format!("diff_id {diff_id:?} is no sha256 digest"),
+                });
             }
             Ok(Expected {
                 digest: layer.digest.clone(),
@@ -208,7 +213,9 @@ impl Manifest {
 
 fn compression(media_type: &str) -> Result<Compression, ImageError> {
     match media_type {
-        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => Ok(Compression::None),
+        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
+            Ok(Compression::None)
+        }
         OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Compression::Gzip),
         "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
             Ok(Compression::Zstd)

@@ -207,7 +207,8 @@ fn add_to_index(path: &Path, tag: &str, descriptor: Value) -> Result<(), PackErr
         Err(error) if error.kind() == io::ErrorKind::NotFound => json!({ "schemaVersion": 2, "manifests": [] }),
         Err(source) => return Err(PackError::Io { path: path.to_owned(), source }),
     };
-    let manifests = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| bad("it has no manifests"))?;
+    let manifests =
+        index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| bad("it has no manifests"))?;
     manifests.retain(|m| m.get("annotations").and_then(|a| a.get(REF_NAME)).and_then(Value::as_str) != Some(tag));
     manifests.push(descriptor);
     write(path, index.to_string().as_bytes())

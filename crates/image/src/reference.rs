@@ -86,12 +86,7 @@ impl FromStr for Reference {
         if text.is_empty() {
             return Err(ReferenceError::Empty(String::new()));
         }
-        let reference = oci_client::Reference::from_str(text)
-            .map_err(|error| ReferenceError::Grammar { text: text.to_owned(), why: error.to_string() })?;
-        if reference.digest().is_some_and(|digest| !is_digest(digest)) {
-            return Err(ReferenceError::Digest(text.to_owned()));
-        }
-        Ok(Self::Registry(reference))
+        parse_registry(text).map(Self::Registry)
     }
 }
 
@@ -104,6 +99,67 @@ impl fmt::Display for Reference {
             Self::OciArchive { file } => write!(f, "oci-archive:{}", file.display()),
         }
     }
+}
+
+/// The grammar of docker's references (`distribution/reference`), with its defaults: docker.io, `library/`, `latest`.
+fn parse_registry(text: &str) -> Result<oci_client::Reference, ReferenceError> {
+    let bad = |why: &str| ReferenceError::Grammar { text: text.to_owned(), why: why.to_owned() };
+    let (rest, digest) = match text.split_once('@') {
+        Some((_, digest)) if !is_digest(digest) => return Err(ReferenceError::Digest(text.to_owned())),
+        Some((rest, digest)) => (rest, Some(digest.to_owned())),
+        None => (text, None),
+    };
+    // A colon behind the last slash starts the tag; before it, the port.
+    let (name, tag) = match rest.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (rest, None),
+    };
+    if tag.is_some_and(|tag| !is_tag(tag)) {
+        return Err(bad("its tag has other characters than letters, digits, `_`, `.`, `-`, or over 128"));
+    }
+    let (host, path) = match name.split_once('/') {
+        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path.to_owned()),
+        Some(_) => ("docker.io", name.to_owned()),
+        None => ("docker.io", format!("library/{name}")),
+    };
+    let host = if host == "index.docker.io" { "docker.io" } else { host };
+    if !is_host(host) {
+        return Err(bad("its host is no name or address with an optional port"));
+    }
+    if path.len() > 255 || !path.split('/').all(is_component) {
+        return Err(bad(
+            "its path must be lowercase letters and digits, with `.`, `_`, `__` or `-` between, up to 255 bytes",
+        ));
+    }
+    let host = host.to_owned();
+    Ok(match (tag.map(str::to_owned), digest) {
+        (Some(tag), Some(digest)) => oci_client::Reference::with_tag_and_digest(host, path, tag, digest),
+        (None, Some(digest)) => oci_client::Reference::with_digest(host, path, digest),
+        (tag, None) => oci_client::Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
+    })
+}
+
+/// `NAME[:PORT]`, `IPv4[:PORT]` or `[IPv6][:PORT]`.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+        Some(_) => return false,
+        None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
+    };
+    let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    port_fits && name.len() <= 253 && name.split('.').all(label)
+}
+
+/// Runs of lowercase letters and digits, with one `.`, one or two `_`, or any number of `-` between two runs.
+fn is_component(part: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    part.starts_with(alphanumeric)
+        && part.ends_with(alphanumeric)
+        && part.split(alphanumeric).all(|gap| matches!(gap, "" | "." | "_" | "__") || gap.bytes().all(|b| b == b'-'))
 }
 
 /// Whether `registry` (`HOST[:PORT]`) is this machine: `localhost`, 127.0.0.0/8 or `[::1]`.
@@ -160,6 +216,28 @@ mod tests {
         assert_eq!("a".repeat(4097).parse::<Reference>(), Err(ReferenceError::Length));
         assert!(matches!("UPPER/case".parse::<Reference>(), Err(ReferenceError::Grammar { .. })));
         assert!(matches!("h/a b".parse::<Reference>(), Err(ReferenceError::Grammar { .. })));
+        for text in [
+            "a//b",
+            "a/",
+            "/a",
+            "a/-b",
+            "a/b.",
+            "a/b___c",
+            "a/b..c",
+            "h.x:0/a",
+            "h.x:x/a",
+            "h.x:70000/a",
+            "-h.x/a",
+            "[::1/a",
+            "a:b:c",
+            "a:",
+            "a/b:-x",
+        ] {
+            assert!(matches!(text.parse::<Reference>(), Err(ReferenceError::Grammar { .. })), "{text}");
+        }
+        for text in ["a/b__c", "a/b--c", "h.x:5/a.b_c-d", "[::1]:5000/a", "index.docker.io/a", "localhost/a"] {
+            assert!(text.parse::<Reference>().is_ok(), "{text}");
+        }
         let long = format!("h.x/a@sha512:{HEX}{HEX}");
         assert_eq!(long.parse::<Reference>(), Err(ReferenceError::Digest(long)));
     }
@@ -183,6 +261,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn agrees_with_oci_client_on_what_it_takes(
+            text in "([a-z]{1,3}(\\.[a-z0-9]{1,3}|:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,3}([._-][a-z0-9]{1,3}){0,2}(/[a-z]{1,3})?(:[a-zA-Z0-9_.-]{1,5})?",
+        ) {
+            if let Ok(Reference::Registry(reference)) = text.parse::<Reference>() {
+                prop_assert_eq!(Ok(reference), text.parse::<oci_client::Reference>());
+            }
+        }
+
         #[test]
         fn never_panics_and_display_parses_back(text in "(oci:|oci-archive:)?[a-z0-9./:@_-]{0,60}") {
             if let Ok(reference) = text.parse::<Reference>() {

@@ -92,7 +92,10 @@ impl Registry {
     }
 
     /// A layer blob as a reader for another thread, and the future that feeds it. The future ends when the blob or the reader does.
-    pub(crate) async fn layer(&self, digest: &str) -> Result<(impl Read + Send + 'static, impl Future<Output = ()>), ImageError> {
+    pub(crate) async fn layer(
+        &self,
+        digest: &str,
+    ) -> Result<(impl Read + Send + 'static, impl Future<Output = ()>), ImageError> {
         let mut stream = self.stream("layer", digest).await?;
         let (sender, receiver) = mpsc::channel(16);
         let feed = async move {
@@ -120,7 +123,11 @@ impl Registry {
 }
 
 /// Puts an error of the protocol into our words.
-pub(crate) fn map_error(reference: &oci_client::Reference, what: &'static str, error: OciDistributionError) -> ImageError {
+pub(crate) fn map_error(
+    reference: &oci_client::Reference,
+    what: &'static str,
+    error: OciDistributionError,
+) -> ImageError {
     let registry = reference.registry().to_owned();
     let name = reference.to_string();
     match error {
@@ -133,10 +140,15 @@ pub(crate) fn map_error(reference: &oci_client::Reference, what: &'static str, e
         OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
             ImageError::NotFound { registry, reference: name }
         }
-        OciDistributionError::ServerError { code: 401 | 403, .. } => ImageError::AuthRequired { registry, reference: name },
+        OciDistributionError::ServerError { code: 401 | 403, .. } => {
+            ImageError::AuthRequired { registry, reference: name }
+        }
         OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first().map(|e| &e.code) {
             Some(
-                OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound | OciErrorCode::BlobUnknown,
+                OciErrorCode::ManifestUnknown
+                | OciErrorCode::NameUnknown
+                | OciErrorCode::NotFound
+                | OciErrorCode::BlobUnknown,
             ) => ImageError::NotFound { registry, reference: name },
             Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => {
                 ImageError::AuthRequired { registry, reference: name }

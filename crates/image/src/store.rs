@@ -410,10 +410,9 @@ impl ImageRecord {
 
 /// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ImageError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| ImageError::Store {
-        path: PathBuf::new(),
-        source: io::Error::other(error),
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ImageError::Store { path: PathBuf::new(), source: io::Error::other(error) })
 }
 
 /// Awaits `work`, telling of what is `heard` meanwhile.

@@ -84,7 +84,12 @@ fn push<M: Medium>(levels: &mut [Level], image: &mut M, digest: [u8; DIGEST], sa
 }
 
 /// Writes the block of a level, if there is one, and returns its digest.
-fn close<M: Medium>(levels: &mut [Level], index: usize, image: &mut M, salt: &[u8]) -> io::Result<Option<[u8; DIGEST]>> {
+fn close<M: Medium>(
+    levels: &mut [Level],
+    index: usize,
+    image: &mut M,
+    salt: &[u8],
+) -> io::Result<Option<[u8; DIGEST]>> {
     let Some(level) = levels.get_mut(index).filter(|level| !level.block.is_empty()) else { return Ok(None) };
     level.block.resize(BLOCK, 0);
     image.write_all_at(&level.block, level.next * BLOCK as u64)?;

@@ -213,7 +213,8 @@ impl<M: Medium> Builder<M> {
                 record.resize(head.len() + 12, 0);
             }
             record.extend(inode::OPAQUE_ENTRY);
-            let units = u16::try_from((record.len() - head.len() - 12) / 4 + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let units =
+                u16::try_from((record.len() - head.len() - 12) / 4 + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
             put(&mut record, 2, &units.to_le_bytes());
         }
         Ok(record)

@@ -77,7 +77,14 @@ pub struct Metadata {
 }
 
 /// Inode and inline attributes as bytes.
-pub(crate) fn encode(kind: FileType, meta: &Metadata, layout: Layout, size: u64, nlink: u32, number: u32) -> Option<Vec<u8>> {
+pub(crate) fn encode(
+    kind: FileType,
+    meta: &Metadata,
+    layout: Layout,
+    size: u64,
+    nlink: u32,
+    number: u32,
+) -> Option<Vec<u8>> {
     let (code, raw): (u16, u32) = match layout {
         Layout::Plain(block) => (0, block),
         Layout::Inline(block) => (2, block),

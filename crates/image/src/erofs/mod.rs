@@ -19,15 +19,15 @@ mod tree;
 
 use std::io;
 
-pub(crate) use data::Content;
 use data::Behind;
-use inode::{BLOCK, INODE, Layout, SLOT};
+pub(crate) use data::Content;
 pub(crate) use inode::FileType;
+use inode::{BLOCK, INODE, Layout, SLOT};
 pub(crate) use inode::{Metadata, xattr_is_storable};
 pub(crate) use spool::Medium;
 use spool::Spool;
-pub(crate) use tree::{NodeId, ROOT};
 use tree::{MAX_NODES, Tree};
+pub(crate) use tree::{NodeId, ROOT};
 
 /// An image under construction. All methods fail with the error of the storage, or with these kinds: `InvalidInput` for a record that
 /// the format cannot hold, `FileTooLarge` for an image beyond 16 TiB, `QuotaExceeded` for more than 2^24 entries.
@@ -125,7 +125,13 @@ impl<M: Medium> Builder<M> {
         self.insert(parent, name, kind, inode)
     }
 
-    pub(crate) fn symlink(&mut self, parent: NodeId, name: &[u8], meta: &Metadata, target: &[u8]) -> io::Result<NodeId> {
+    pub(crate) fn symlink(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        meta: &Metadata,
+        target: &[u8],
+    ) -> io::Result<NodeId> {
         let mut content = Content::new(target.len() as u64, &self.image)?;
         content.data(target, &mut self.image)?;
         self.with_content(parent, name, meta, FileType::Symlink, content, target.len() as u64)
@@ -201,7 +207,14 @@ impl<M: Medium> Builder<M> {
         self.tree.insert(parent, name, kind, inode)?.ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
     }
 
-    fn record(&mut self, kind: FileType, meta: &Metadata, layout: Layout, size: u64, nlink: u32) -> io::Result<Vec<u8>> {
+    fn record(
+        &mut self,
+        kind: FileType,
+        meta: &Metadata,
+        layout: Layout,
+        size: u64,
+        nlink: u32,
+    ) -> io::Result<Vec<u8>> {
         self.count += 1;
         inode::encode(kind, meta, layout, size, nlink, self.count).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }

@@ -99,7 +99,8 @@ impl<M: Medium> Spool<M> {
             self.medium.read_exact_at(stored, offset)?;
         }
         if !buffered.is_empty() {
-            let start = usize::try_from(offset.saturating_sub(self.flushed)).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+            let start =
+                usize::try_from(offset.saturating_sub(self.flushed)).map_err(|_| io::ErrorKind::UnexpectedEof)?;
             let source = start.checked_add(buffered.len()).and_then(|end| self.tail.get(start..end));
             buffered.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
         }

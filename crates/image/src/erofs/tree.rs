@@ -63,9 +63,17 @@ impl<M: Medium> Tree<M> {
     }
 
     /// Adds `name` to `parent`, replacing a node of that name, which dies with all below it. `None` when the tree is full.
-    pub(crate) fn insert(&mut self, parent: NodeId, name: &[u8], kind: FileType, inode: u32) -> io::Result<Option<NodeId>> {
+    pub(crate) fn insert(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        kind: FileType,
+        inode: u32,
+    ) -> io::Result<Option<NodeId>> {
         let id = self.len();
-        let (Ok(offset), Ok(len)) = (u32::try_from(self.names.len()), u8::try_from(name.len())) else { return Ok(None) };
+        let (Ok(offset), Ok(len)) = (u32::try_from(self.names.len()), u8::try_from(name.len())) else {
+            return Ok(None);
+        };
         if id >= MAX_NODES {
             return Ok(None);
         }

@@ -61,7 +61,9 @@ pub enum TarError {
         at: u64,
     },
     /// A global pax header sets a property of entries; readers differ on its meaning.
-    #[error("tar global header at offset {at} sets properties of entries, which tools read differently; repack the layer")]
+    #[error(
+        "tar global header at offset {at} sets properties of entries, which tools read differently; repack the layer"
+    )]
     GlobalHeader {
         /// Offset of the header.
         at: u64,
