@@ -170,17 +170,22 @@ impl Cache {
     fn fetch(&self, apt: &Apt, package: &Package) -> Result<(), FetchError> {
         let Package { name, version, suite, sha256, .. } = package.clone();
         let wanted = format!("{name}={version}");
-        if !apt.run("apt-cache", &["show", &wanted], &self.directory)?.status.success() {
+        // `show` succeeds without a word when there is only another version
+        let shown = apt.run("apt-cache", &["show", &wanted], &self.directory)?;
+        if !shown.status.success() || shown.stdout.is_empty() {
             let cache = self.directory.join("debs");
             return Err(FetchError::VersionGone { package: name, version, suite, sha256, cache });
         }
-        let incoming = tempfile::tempdir_in(&self.directory).map_err(cache_error(&self.directory))?;
-        let output = apt.run("apt-get", &["download", &wanted], incoming.path())?;
+        let incoming = self.directory.join("incoming");
+        // what a build that was killed has left
+        let _ = fs::remove_dir_all(&incoming);
+        fs::create_dir(&incoming).map_err(cache_error(&incoming))?;
+        let output = apt.run("apt-get", &["download", &wanted], &incoming)?;
         let download_error = |reason| FetchError::Download { package: name.clone(), version: version.clone(), reason };
         if !output.status.success() {
             return Err(download_error(last_words(&output)));
         }
-        let downloaded = fs::read_dir(incoming.path()).map_err(cache_error(incoming.path()))?.flatten();
+        let downloaded = fs::read_dir(&incoming).map_err(cache_error(&incoming))?.flatten();
         let path = downloaded.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|ext| ext == "deb"));
         let path = path.ok_or_else(|| download_error("apt left no package file".to_owned()))?;
         let (found, _) = sha256_file(&path).map_err(cache_error(&path))?;

@@ -91,7 +91,7 @@ pub(crate) fn initrd(
     }
     let lists = [("order", boot), ("order.snp", snp), ("order.tdx", tdx), ("order.vsock", vsock)];
     for (name, order) in &lists {
-        let lines: String = order.iter().map(|module| format!("{MODULES}/{module}.ko\n")).collect();
+        let lines: String = order.iter().map(|module| format!("{module}.ko\n")).collect();
         tree.file(&format!("{MODULES}/{name}"), 0o644, lines.into_bytes());
     }
     let mut entries = Vec::new();
