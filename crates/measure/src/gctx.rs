@@ -18,6 +18,9 @@ const PAGE_INFO_LEN: u16 = 0x70;
 enum PageType {
     Normal = 1,
     Vmsa = 2,
+    Zero = 3,
+    Secrets = 5,
+    Cpuid = 6,
 }
 
 /// A launch digest that is being extended.
@@ -33,14 +36,31 @@ impl Gctx {
     /// Measures consecutive pages of memory; the caller has checked that there are only whole ones.
     pub(crate) fn normal_pages(&mut self, mut gpa: u64, bytes: &[u8]) {
         for page in bytes.chunks_exact(PAGE) {
-            self.extend(PageType::Normal, gpa, page);
+            self.extend(PageType::Normal, gpa, &sha384(page));
             gpa += 4096;
         }
     }
 
+    /// Measures consecutive zero pages; firmware does not hash what they hold.
+    pub(crate) fn zero_pages(&mut self, gpa: u64, bytes: u64) {
+        for offset in (0..bytes).step_by(PAGE) {
+            self.extend(PageType::Zero, gpa + offset, &[0; 48]);
+        }
+    }
+
+    /// Measures that firmware puts the guest's secrets here.
+    pub(crate) fn secrets_page(&mut self, gpa: u64) {
+        self.extend(PageType::Secrets, gpa, &[0; 48]);
+    }
+
+    /// Measures that firmware puts the CPUID table here.
+    pub(crate) fn cpuid_page(&mut self, gpa: u64) {
+        self.extend(PageType::Cpuid, gpa, &[0; 48]);
+    }
+
     /// Measures the state of a vCPU.
-    pub(crate) fn vmsa_page(&mut self, page: &[u8; PAGE]) {
-        self.extend(PageType::Vmsa, VMSA_GPA, page);
+    pub(crate) fn vmsa_page(&mut self, page: &[u8]) {
+        self.extend(PageType::Vmsa, VMSA_GPA, &sha384(page));
     }
 
     /// The digest.
@@ -48,14 +68,20 @@ impl Gctx {
         self.0
     }
 
-    fn extend(&mut self, page_type: PageType, gpa: u64, page: &[u8]) {
+    fn extend(&mut self, page_type: PageType, gpa: u64, contents: &[u8; 48]) {
         let mut info = Vec::with_capacity(usize::from(PAGE_INFO_LEN));
         info.extend_from_slice(&self.0);
-        info.extend_from_slice(digest(&SHA384, page).as_ref());
+        info.extend_from_slice(contents);
         info.extend_from_slice(&PAGE_INFO_LEN.to_le_bytes());
         // Page type, no initial migration image, no permissions for VMPL 3, 2 and 1, a reserved byte.
         info.extend_from_slice(&[page_type as u8, 0, 0, 0, 0, 0]);
         info.extend_from_slice(&gpa.to_le_bytes());
         self.0.copy_from_slice(digest(&SHA384, &info).as_ref());
     }
+}
+
+fn sha384(page: &[u8]) -> [u8; 48] {
+    let mut bytes = [0; 48];
+    bytes.copy_from_slice(digest(&SHA384, page).as_ref());
+    bytes
 }

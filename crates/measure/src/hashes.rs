@@ -10,12 +10,15 @@ use crate::gctx::PAGE;
 
 /// Guest physical address of the page, where OVMF's AmdSev build has it.
 pub(crate) const PAGE_GPA: u64 = 0x80_F000;
-/// Where the table begins in the page.
-const TABLE_OFFSET: usize = 0xC00;
+/// Where the table begins in the page, there.
+pub(crate) const TABLE_OFFSET: usize = 0xC00;
 /// Bytes of a table entry: GUID, length, digest.
 const ENTRY_LEN: u16 = 16 + 2 + 32;
 /// Bytes of the table: GUID, length, three entries.
 const TABLE_LEN: u16 = 16 + 2 + 3 * ENTRY_LEN;
+
+/// Bytes that the table takes in its page, padded to 16.
+pub(crate) const TABLE_ROOM: usize = 176;
 
 const TABLE_GUID: u128 = 0x9438d606_4f22_4cc9_b479_a793d411fd21;
 const CMDLINE_GUID: u128 = 0x97d02dd8_bd20_4c94_aa78_e7714d36ab2a;
@@ -27,8 +30,8 @@ pub(crate) fn cmdline(cmdline: &str) -> [u8; 32] {
     sha256(&digest(&SHA256, &[cmdline.as_bytes(), &[0]].concat()))
 }
 
-/// The page.
-pub(crate) fn page(kernel: &[u8; 32], initrd: &[u8; 32], cmdline: &[u8; 32]) -> [u8; PAGE] {
+/// The page, with the table at an offset.
+pub(crate) fn page(offset: usize, kernel: &[u8; 32], initrd: &[u8; 32], cmdline: &[u8; 32]) -> [u8; PAGE] {
     let mut table = Vec::with_capacity(usize::from(TABLE_LEN));
     table.extend_from_slice(&guid_le(TABLE_GUID));
     table.extend_from_slice(&TABLE_LEN.to_le_bytes());
@@ -38,14 +41,14 @@ pub(crate) fn page(kernel: &[u8; 32], initrd: &[u8; 32], cmdline: &[u8; 32]) -> 
         table.extend_from_slice(digest);
     }
     let mut page = [0; PAGE];
-    for (to, from) in page.iter_mut().skip(TABLE_OFFSET).zip(table) {
+    for (to, from) in page.iter_mut().skip(offset).zip(table) {
         *to = from;
     }
     page
 }
 
 /// A GUID in the byte order of UEFI.
-fn guid_le(guid: u128) -> [u8; 16] {
+pub(crate) fn guid_le(guid: u128) -> [u8; 16] {
     let [a0, a1, a2, a3, b0, b1, c0, c1, rest @ ..] = guid.to_be_bytes();
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip([a3, a2, a1, a0, b1, b0, c1, c0].into_iter().chain(rest)) {
@@ -65,7 +68,12 @@ mod tests {
         std::fs::write(&kernel, b"a kernel").unwrap();
         std::fs::write(&initrd, b"an initrd").unwrap();
         let line = "console=hvc0 quiet";
-        let ours = page(&crate::digest_file(&kernel).unwrap(), &crate::digest_file(&initrd).unwrap(), &cmdline(line));
+        let ours = page(
+            TABLE_OFFSET,
+            &crate::digest_file(&kernel).unwrap(),
+            &crate::digest_file(&initrd).unwrap(),
+            &cmdline(line),
+        );
         let theirs = sev::measurement::sev_hashes::SevHashes::new(kernel, Some(initrd), Some(line)).unwrap();
         assert_eq!(ours.as_slice(), theirs.construct_page(TABLE_OFFSET).unwrap());
     }

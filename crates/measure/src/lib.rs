@@ -2,7 +2,7 @@
 //!
 //! | function | predicts |
 //! |---|---|
-//! | [`snp`] | the launch digest of an SEV-SNP guest that QEMU boots directly with `kernel-hashes=on` |
+//! | [`snp`], [`snp_from_digests`] | the launch digest of an SEV-SNP guest that QEMU boots directly with `kernel-hashes=on` |
 //! | [`software`], [`software_from_digests`] | that of the software TEE; the format is in `docs/software-tee.md` |
 //!
 //! Memory size, disks and devices are not part of a digest; firmware, kernel, initrd, command line, the number of vCPUs
@@ -12,11 +12,13 @@
 mod file;
 mod gctx;
 mod hashes;
+mod ovmf;
 mod snp;
 mod software;
 
 pub use file::{FileError, digest_file, digest_reader};
-pub use snp::{SnpError, SnpLaunch, VcpuType, snp};
+pub use ovmf::fuzz as fuzz_ovmf;
+pub use snp::{SnpDigests, SnpError, SnpLaunch, VcpuType, snp, snp_from_digests};
 pub use software::{SoftwareDigests, SoftwareError, SoftwareLaunch, software, software_from_digests};
 
 /// Most vCPUs that a launch may have.

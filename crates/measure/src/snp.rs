@@ -1,14 +1,18 @@
 //! The launch digest of an SEV-SNP guest that QEMU boots directly.
+//!
+//! The initial state of vCPUs comes from the `sev` crate. Its calculation as a whole is the peer of our tests, and not
+//! used here: it reads kernel and initrd into memory, cannot start from digests, and panics on a malformed image.
 
 use std::path::{Path, PathBuf};
 
-use sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
 use sev::measurement::vcpu_types::CpuType;
-use sev::measurement::vmsa::{GuestFeatures, VMMType};
-use sev::parser::{ByteParser, Encoder};
+use sev::measurement::vmsa::{GuestFeatures, VMMType, VMSA};
+use sev::parser::ByteParser;
 
-use crate::MAX_VCPUS;
-use crate::file::{FileError, read_bounded};
+use crate::file::{FileError, digest_file, read_bounded};
+use crate::gctx::{Gctx, PAGE};
+use crate::ovmf::{Kind, Ovmf};
+use crate::{MAX_VCPUS, hashes};
 
 /// Largest OVMF image in bytes.
 const MAX_OVMF: u64 = 16 * 1024 * 1024;
@@ -23,13 +27,19 @@ pub enum SnpError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Firmware that is not an OVMF image whose kernel hashes can be measured.
-    #[error("{}: {reason}; use the OVMF build for AMD SEV (Debian: package ovmf-amdsev)", path.display())]
+    #[error(
+        "firmware{} cannot be measured: {reason}; use the OVMF build for AMD SEV (Debian: package ovmf-amdsev)",
+        named(path)
+    )]
     Firmware {
-        /// The file.
-        path: PathBuf,
+        /// The file, if it was one.
+        path: Option<PathBuf>,
         /// What is wrong with it.
-        reason: String,
+        reason: &'static str,
     },
+    /// The initial state of a vCPU could not be written.
+    #[error("the vCPU's initial state cannot be written ({0}): use another vCPU type")]
+    Vmsa(String),
     /// A number of vCPUs that no launch has.
     #[error("{found} vCPUs is not between 1 and {MAX_VCPUS}: choose another shape")]
     Vcpus {
@@ -79,6 +89,10 @@ impl std::fmt::Display for VcpuType {
     }
 }
 
+fn named(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default()
+}
+
 /// What a SNP guest launches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnpLaunch {
@@ -113,44 +127,133 @@ impl SnpLaunch {
     }
 }
 
-/// The launch digest of a SNP guest under QEMU.
+/// What a SNP guest launches, with the large files already hashed.
+#[derive(Clone, Copy, Debug)]
+pub struct SnpDigests<'a> {
+    /// The OVMF image itself; it is measured page by page.
+    pub ovmf: &'a [u8],
+    /// SHA-256 of the kernel.
+    pub kernel: [u8; 32],
+    /// SHA-256 of the initrd.
+    pub initrd: [u8; 32],
+    /// Kernel command line, without the closing NUL.
+    pub cmdline: &'a str,
+    /// Number of vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// vCPU model.
+    pub vcpu_type: VcpuType,
+    /// SEV features of the guest.
+    pub guest_features: u64,
+}
+
+/// The launch digest of a SNP guest under QEMU. Reads all three files; kernel and initrd are streamed.
 ///
 /// # Errors
 /// Any [`SnpError`].
 pub fn snp(launch: &SnpLaunch) -> Result<[u8; 48], SnpError> {
+    let ovmf = read_bounded(&launch.ovmf, MAX_OVMF)?;
+    let digests = SnpDigests {
+        ovmf: &ovmf,
+        kernel: digest_file(&launch.kernel)?,
+        initrd: digest_file(&launch.initrd)?,
+        cmdline: &launch.cmdline,
+        vcpus: launch.vcpus,
+        vcpu_type: launch.vcpu_type,
+        guest_features: launch.guest_features,
+    };
+    snp_from_digests(&digests).map_err(|error| match error {
+        SnpError::Firmware { reason, .. } => SnpError::Firmware { path: Some(launch.ovmf.clone()), reason },
+        other => other,
+    })
+}
+
+/// The launch digest of a SNP guest from digests that are known, e.g. from a guest image's manifest.
+///
+/// # Errors
+/// Any [`SnpError`] but [`SnpError::File`].
+pub fn snp_from_digests(launch: &SnpDigests<'_>) -> Result<[u8; 48], SnpError> {
     if !(1..=MAX_VCPUS).contains(&launch.vcpus) {
         return Err(SnpError::Vcpus { found: launch.vcpus });
     }
-    // `sev` and sev-snp-measure trim the command line, QEMU does not.
+    // QEMU hashes the text as it is; `sev` and sev-snp-measure trim it first, and would predict another digest.
     if launch.cmdline.trim() != launch.cmdline || launch.cmdline.contains('\0') {
         return Err(SnpError::Cmdline);
     }
-    if launch.guest_features & SNP_ACTIVE == 0 {
-        return Err(SnpError::GuestFeatures { found: launch.guest_features });
-    }
-    let firmware = |reason: String| SnpError::Firmware { path: launch.ovmf.clone(), reason };
-    let bytes = read_bounded(&launch.ovmf, MAX_OVMF)?;
-    if bytes.is_empty() || !bytes.len().is_multiple_of(crate::gctx::PAGE) {
-        return Err(firmware(format!("{} bytes is not whole pages of 4096", bytes.len())));
-    }
-    for file in [&launch.kernel, &launch.initrd] {
-        std::fs::File::open(file).map_err(|source| FileError::Read { path: file.clone(), source })?;
-    }
     let guest_features = GuestFeatures::from_bytes(&launch.guest_features.to_le_bytes())
-        .map_err(|_| SnpError::GuestFeatures { found: launch.guest_features })?;
-    let digest = snp_calc_launch_digest(SnpMeasurementArgs {
-        vcpus: launch.vcpus,
-        vcpu_type: launch.vcpu_type.0,
-        ovmf_file: launch.ovmf.clone(),
-        guest_features,
-        kernel_file: Some(launch.kernel.clone()),
-        initrd_file: Some(launch.initrd.clone()),
-        append: Some(&launch.cmdline),
-        ovmf_hash_str: None,
-        vmm_type: Some(VMMType::QEMU),
-    })
-    .map_err(|error| firmware(error.to_string()))?;
-    let mut bytes = [0; 48];
-    digest.encode(&mut bytes.as_mut_slice(), ()).map_err(|error| firmware(error.to_string()))?;
-    Ok(bytes)
+        .ok()
+        .filter(|_| launch.guest_features & SNP_ACTIVE != 0)
+        .ok_or(SnpError::GuestFeatures { found: launch.guest_features })?;
+    let firmware = |reason| SnpError::Firmware { path: None, reason };
+    let length = u64::try_from(launch.ovmf.len()).unwrap_or(u64::MAX);
+    if length == 0 || !launch.ovmf.len().is_multiple_of(PAGE) || length > MAX_OVMF {
+        return Err(firmware("it is not whole pages of 4096 bytes, or too long"));
+    }
+    let ovmf = Ovmf::parse(launch.ovmf).map_err(firmware)?;
+    let hashes = hashes::page(ovmf.hashes_offset, &launch.kernel, &launch.initrd, &hashes::cmdline(launch.cmdline));
+
+    let mut gctx = Gctx::new();
+    gctx.normal_pages((1 << 32) - length, launch.ovmf);
+    for section in &ovmf.sections {
+        match section.kind {
+            Kind::Zero => gctx.zero_pages(section.gpa, section.size),
+            Kind::Secrets => gctx.secrets_page(section.gpa),
+            Kind::Cpuid => gctx.cpuid_page(section.gpa),
+            Kind::Hashes => gctx.normal_pages(section.gpa, &hashes),
+        }
+    }
+    let vcpus = Some(u64::from(launch.vcpus));
+    let vmsa = VMSA::new(ovmf.reset_eip.into(), launch.vcpu_type.0, VMMType::QEMU, vcpus, guest_features);
+    // Two different states at most: that of the first vCPU, and that of all others.
+    let states = vmsa.pages(2).map_err(|error| SnpError::Vmsa(error.to_string()))?;
+    let [first, other] = states.as_slice() else {
+        return Err(firmware("its SEV-ES reset block is zero"));
+    };
+    gctx.vmsa_page(first);
+    for _ in 1..launch.vcpus {
+        gctx.vmsa_page(other);
+    }
+    Ok(gctx.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The `sev` crate's own calculation over the same files, for an image that every machine can make.
+    #[test]
+    fn a_small_image_has_the_digest_of_the_sev_crate() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let ovmf = file("ovmf", &crate::ovmf::tests::image());
+        let (kernel, initrd) = (file("kernel", b"a kernel"), file("initrd", b"an initrd"));
+        for (vcpus, vcpu_type, guest_features) in [(1, "EPYC-v4", 1), (3, "EPYC-Milan", 0x21), (64, "EPYC-Turin", 1)] {
+            let launch = SnpLaunch {
+                vcpu_type: vcpu_type.parse().unwrap(),
+                guest_features,
+                ..SnpLaunch::new(&ovmf, &kernel, &initrd, "console=hvc0", vcpus)
+            };
+            let theirs = sev::measurement::snp::snp_calc_launch_digest(sev::measurement::snp::SnpMeasurementArgs {
+                vcpus,
+                vcpu_type: launch.vcpu_type.0,
+                ovmf_file: ovmf.clone(),
+                guest_features: GuestFeatures::from_bytes(&guest_features.to_le_bytes()).unwrap(),
+                kernel_file: Some(kernel.clone()),
+                initrd_file: Some(initrd.clone()),
+                append: Some("console=hvc0"),
+                ovmf_hash_str: None,
+                vmm_type: None,
+            });
+            assert_eq!(hex::encode(snp(&launch).unwrap()), theirs.unwrap().get_hex_ld());
+        }
+    }
+
+    #[test]
+    fn unknown_models_are_refused() {
+        assert_eq!("epyc-v4".parse::<VcpuType>().unwrap(), VcpuType::default());
+        assert!(matches!("486".parse::<VcpuType>(), Err(SnpError::VcpuType { found }) if found == "486"));
+    }
 }

@@ -100,7 +100,7 @@ pub fn software_from_digests(launch: &SoftwareDigests<'_>) -> Result<[u8; 48], S
     }
     let mut gctx = Gctx::new();
     gctx.normal_pages(FIRMWARE_END - bytes, launch.firmware);
-    let hashes = hashes::page(&launch.kernel, &launch.initrd, &hashes::cmdline(launch.cmdline));
+    let hashes = hashes::page(hashes::TABLE_OFFSET, &launch.kernel, &launch.initrd, &hashes::cmdline(launch.cmdline));
     gctx.normal_pages(hashes::PAGE_GPA, &hashes);
     for vcpu in 0..launch.vcpus {
         gctx.vmsa_page(&vcpu_page(vcpu));
