@@ -1,7 +1,7 @@
 //! The guest: what is shared between the start of the pod and the calls of the host.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     cmdline::Cmdline,
+    pod::{Pod, PodError},
     reaper::Reaper,
     status::{Board, State},
     tunnel::Tunnels,
@@ -26,6 +27,8 @@ pub struct Guest {
     pub tunnels: Arc<Tunnels>,
     /// Child processes.
     pub reaper: Reaper,
+    /// Containers, once the guest is ready.
+    pub pod: OnceLock<Pod>,
     stop: Mutex<Option<oneshot::Sender<Duration>>>,
 }
 
@@ -33,8 +36,14 @@ impl Guest {
     /// A guest that has just started, and the receiver of the order to stop: it gives the grace for containers.
     pub fn new(cmdline: Cmdline, board: Board) -> (Arc<Self>, oneshot::Receiver<Duration>) {
         let (stop, stopped) = oneshot::channel();
-        let guest =
-            Self { cmdline, board, tunnels: Arc::default(), reaper: Reaper::default(), stop: Mutex::new(Some(stop)) };
+        let guest = Self {
+            cmdline,
+            board,
+            tunnels: Arc::default(),
+            reaper: Reaper::default(),
+            pod: OnceLock::new(),
+            stop: Mutex::new(Some(stop)),
+        };
         (Arc::new(guest), stopped)
     }
 
@@ -44,5 +53,11 @@ impl Guest {
             self.board.enter(State::Stopping);
             let _ = stop.send(Duration::from_millis(grace_ms.min(MAX_GRACE_MS).into()));
         }
+    }
+
+    /// The containers, when the guest is ready; waits for that.
+    pub async fn ready_pod(&self) -> Result<&Pod, PodError> {
+        self.board.ready().await.map_err(|refusal| refusal.map_or(PodError::Stopping, PodError::Refused))?;
+        self.pod.get().ok_or(PodError::Stopping)
     }
 }

@@ -8,29 +8,39 @@
 //! | [`mounts`], [`modules`] | file systems, kernel modules, the way off the initramfs |
 //! | [`ports`], [`transport`], [`service`] | finds virtio devices by name, answers the host's calls |
 //! | [`tunnel`] | outward connections, carried by the host |
+//! | [`initdata`], [`tee`] | the contract, and the hardware's word for it |
+//! | [`layers`], [`dm`] | image layers through dm-verity |
+//! | [`attest`], [`secret_api`] | the broker, its secrets, and how containers get them |
+//! | [`container`], [`pod`], [`streams`] | one container, all of them, and their standard streams |
 //! | [`guest`], [`status`], [`refusal`] | the shared state, what the host sees of it, and why the guest will not go on |
-//! | [`reaper`], [`power`] | child processes of PID 1, power-off |
+//! | [`reaper`], [`power`], [`loopback`] | child processes of PID 1, power-off, the loopback interface |
 //! | [`probe`] | the memory probe |
 //! | [`cmdline`], [`clock`], [`console`] | words of the kernel command line, time since boot, messages in debug mode |
 //! | [`start`] | puts these together |
 
+pub mod attest;
 pub mod clock;
 pub mod cmdline;
 pub mod console;
+pub mod container;
 pub mod dm;
 pub mod guest;
 pub mod initdata;
 pub mod layers;
+pub mod loopback;
 pub mod modules;
 pub mod mounts;
+pub mod pod;
 pub mod ports;
 pub mod power;
 pub mod probe;
 pub mod reaper;
 pub mod refusal;
+pub mod secret_api;
 pub mod service;
 pub mod start;
 pub mod status;
+pub mod streams;
 pub mod tee;
 pub mod transport;
 pub mod tunnel;

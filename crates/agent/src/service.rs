@@ -12,13 +12,15 @@ use async_trait::async_trait;
 use belljar_guest_api::{
     PROTOCOL,
     api::{self, Agent},
-    limits::{MAX_CHUNK, MAX_POLL_MS},
+    limits::{MAX_CHUNK, MAX_NAME, MAX_POLL_MS, one_line},
     status::Code,
 };
+use rustix::process::Signal;
 use ttrpc::r#async::TtrpcContext;
 
 use crate::{
     guest::Guest,
+    pod::{Pod, PodError, Process},
     probe::{Probe, ProbeError},
     tunnel::TunnelError,
 };
@@ -37,11 +39,19 @@ impl Service {
         Self { guest, greeted, probe: Mutex::new(None) }
     }
 
-    fn greeted(&self) -> ttrpc::Result<&Guest> {
+    fn greeted(&self) -> ttrpc::Result<&Arc<Guest>> {
         if self.greeted.load(Ordering::Relaxed) {
             return Ok(&self.guest);
         }
         Err(Code::FailedPrecondition.error("no hello on this connection yet: call Hello first"))
+    }
+
+    /// The started container `name`.
+    fn process(&self, name: &str) -> ttrpc::Result<Arc<Process>> {
+        let pod = self.greeted()?.pod.get();
+        let found = named(name)
+            .and_then(|name| pod.map_or_else(|| Err(PodError::NotStarted(name.into())), |pod: &Pod| pod.process(name)));
+        found.map_err(refused)
     }
 }
 
@@ -66,6 +76,97 @@ impl Agent for Service {
     async fn status(&self, _: &TtrpcContext, request: api::StatusRequest) -> ttrpc::Result<api::StatusResponse> {
         let board = &self.greeted()?.board;
         Ok(board.after(request.generation, poll(request.timeout_ms)).await.into())
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartContainerRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        let guest = self.greeted()?;
+        let name = named(&request.name).map_err(refused)?;
+        let pod = guest.ready_pod().await.map_err(refused)?;
+        pod.start(guest, name).await.map_err(refused)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn wait_container(
+        &self,
+        _: &TtrpcContext,
+        request: api::ContainerRequest,
+    ) -> ttrpc::Result<api::WaitContainerResponse> {
+        let ended = self.process(&request.name)?.wait().await;
+        let (refusal, refusal_kind) = match ended.refusal {
+            Some(refusal) => (refusal.message, refusal.kind.word().to_owned()),
+            None => Default::default(),
+        };
+        Ok(api::WaitContainerResponse {
+            exit_code: ended.code,
+            oom_killed: ended.oom_killed,
+            refusal,
+            refusal_kind,
+            ..Default::default()
+        })
+    }
+
+    async fn signal_container(
+        &self,
+        _: &TtrpcContext,
+        request: api::SignalContainerRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        let process = self.process(&request.name)?;
+        let number = i32::try_from(request.signal).unwrap_or_default();
+        let signal = Signal::from_named_raw(number).ok_or(PodError::Signal(request.signal)).map_err(refused)?;
+        process.signal(signal).map_err(refused)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn write_input(&self, _: &TtrpcContext, request: api::WriteInputRequest) -> ttrpc::Result<api::Empty> {
+        let process = self.process(&request.name)?;
+        if request.data.len() > MAX_CHUNK {
+            let found = request.data.len();
+            return Err(Code::InvalidArgument.error(format!("{found} bytes at once, at most {MAX_CHUNK} are allowed")));
+        }
+        let denied = || PodError::Denied { field: "stdin", name: request.name.clone() };
+        let stdin = process.streams.stdin.as_ref().ok_or_else(denied).map_err(refused)?;
+        let stdin = stdin.lock().await;
+        let closed = || refused(PodError::InputClosed(request.name.clone()));
+        let end = stdin.as_ref().ok_or_else(closed)?;
+        end.write_all(&request.data).await.map_err(|_| closed())?;
+        Ok(api::Empty::new())
+    }
+
+    async fn close_input(&self, _: &TtrpcContext, request: api::ContainerRequest) -> ttrpc::Result<api::Empty> {
+        let process = self.process(&request.name)?;
+        let denied = || PodError::Denied { field: "stdin", name: request.name.clone() };
+        let stdin = process.streams.stdin.as_ref().ok_or_else(denied).map_err(refused)?;
+        match stdin.lock().await.take() {
+            Some(_) => Ok(api::Empty::new()),
+            None => Err(refused(PodError::InputClosed(request.name))),
+        }
+    }
+
+    async fn read_output(
+        &self,
+        _: &TtrpcContext,
+        request: api::ReadOutputRequest,
+    ) -> ttrpc::Result<api::ReadOutputResponse> {
+        let process = self.process(&request.name)?;
+        let (stream, word) = match request.output.enum_value() {
+            Ok(api::Output::STDOUT) => (&process.streams.stdout, "stdout"),
+            Ok(api::Output::STDERR) => (&process.streams.stderr, "stderr"),
+            Err(found) => return Err(Code::InvalidArgument.error(format!("output {found} is not known"))),
+        };
+        let Some(stream) = stream else {
+            // With a terminal, what would be stderr comes on stdout.
+            if word == "stderr" && process.streams.stdout.is_some() {
+                return Ok(api::ReadOutputResponse { eof: true, ..Default::default() });
+            }
+            return Err(refused(PodError::Denied { field: "logs", name: request.name }));
+        };
+        let data = stream.lock().await.read(chunk(request.max)).await;
+        let data = data.map_err(|error| refused(PodError::System { name: request.name, why: error.to_string() }))?;
+        Ok(api::ReadOutputResponse { eof: data.is_empty(), data, ..Default::default() })
     }
 
     async fn tunnel_accept(
@@ -136,6 +237,15 @@ fn chunk(max: u32) -> usize {
         Ok(max @ 1..=MAX_CHUNK) => max,
         _ => MAX_CHUNK,
     }
+}
+
+/// A name that is short enough to be looked for.
+fn named(name: &str) -> Result<&str, PodError> {
+    if name.len() <= MAX_NAME { Ok(name) } else { Err(PodError::Unknown(one_line(name))) }
+}
+
+fn refused(error: PodError) -> ttrpc::Error {
+    error.code().error(error.to_string())
 }
 
 fn tunnel(error: TunnelError) -> ttrpc::Error {

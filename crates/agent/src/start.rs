@@ -11,19 +11,28 @@ use belljar_guest_api::{
     names::{AGENT_PORT, AGENT_VSOCK_PORT},
 };
 use futures_util::stream;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::runtime;
 use ttrpc::{r#async::Server, asynchronous::transport::Listener};
 
 use crate::{
+    attest,
     clock::since_boot_us,
     cmdline::Cmdline,
     console,
     guest::Guest,
+    initdata::{Bound, Document},
+    layers::Layers,
+    loopback,
     modules::{self, Hardware},
-    mounts, ports, power,
+    mounts,
+    pod::Pod,
+    ports, power,
     refusal::{Kind, Refusal},
+    secret_api::SecretApi,
     service::Service,
     status::{Board, State},
+    tee::{self, Attester},
     transport::PortListener,
 };
 
@@ -58,6 +67,7 @@ fn early(board: &Board) -> Result<Cmdline, Refusal> {
     console::open(&mounts::under("dev"), cmdline.debug);
     board.timed("modules", || modules::load(Hardware::of_cpu())).map_err(|error| internal(&error))?;
     mounts::switch_root().map_err(|error| internal(&error))?;
+    loopback::up().map_err(|error| Refusal::new(Kind::Internal, format!("cannot bring up the loopback: {error}")))?;
     Ok(cmdline)
 }
 
@@ -83,11 +93,90 @@ async fn serve(cmdline: Cmdline, board: Board, failed: Option<Refusal>) {
         let guest = guest.clone();
         async move { guest.reaper.run().await }
     });
+    if guest.board.now().state != State::Refused {
+        tokio::spawn({
+            let guest = guest.clone();
+            async move {
+                if let Err(refusal) = prepare(&guest).await {
+                    refuse(&guest, refusal);
+                }
+            }
+        });
+    }
     let grace = tokio::select! {
         grace = stopped => grace.unwrap_or_default(),
         () = stay_refused(&guest) => Duration::ZERO,
     };
     tracing::info!(?grace, "stopping");
+    guest.board.enter(State::Stopping);
+    if let Some(pod) = guest.pod.get() {
+        pod.stop(grace).await;
+    }
+}
+
+/// From the initdata to a pod whose containers may be started.
+async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
+    let (bound, attester) = blocking({
+        let guest = guest.clone();
+        move || bind(&guest)
+    })
+    .await?;
+    let bound = Arc::new(bound);
+    guest.board.enter(State::Attesting);
+    if !guest.cmdline.debug {
+        console::quiet_kernel();
+    }
+    let opening = blocking({
+        let (guest, bound) = (guest.clone(), bound.clone());
+        move || guest.board.timed("layers", || Layers::open(&bound.contract))
+    });
+    let attestation = guest.board.timed_async("attestation", attest::fetch(guest, &bound, &attester));
+    let (layers, released) = tokio::try_join!(opening, attestation)?;
+    let layers = Arc::new(layers);
+    let contract = bound.contract.clone();
+    if let Some(api) = SecretApi::of(&contract, &released) {
+        tokio::spawn(async move {
+            if let Err(error) = api.serve().await {
+                tracing::error!(%error, "secret api ended");
+            }
+        });
+    }
+    tokio::spawn(watch_layers(guest.clone(), layers.clone()));
+    let _ = guest.pod.set(Pod::new(contract, layers, released));
+    guest.board.enter(State::Ready);
+    tracing::info!(us = since_boot_us(), "ready");
+    Ok(())
+}
+
+/// Reads the initdata and has the TEE vouch for it.
+fn bind(guest: &Guest) -> Result<(Bound, Arc<dyn Attester>), Refusal> {
+    let document = guest.board.timed("initdata", Document::read)?;
+    guest.board.timed("report", || {
+        let attester =
+            tee::find(Hardware::of_cpu().is_some()).map_err(|error| Refusal::new(Kind::Attestation, error))?;
+        let mut report_data = [0; 64];
+        getrandom(&mut report_data, GetRandomFlags::empty()).map_err(|error| Refusal::new(Kind::Internal, error))?;
+        let report = attester.report(&report_data).and_then(|report| report.register(&report_data));
+        let register = report.map_err(|error| Refusal::new(Kind::Attestation, error))?;
+        Ok((document.bind(&register, guest.cmdline)?, attester))
+    })
+}
+
+/// Ends the containers as soon as a layer fails verification.
+async fn watch_layers(guest: Arc<Guest>, layers: Arc<Layers>) {
+    match layers.corruption().await {
+        Ok(refusal) => {
+            refuse(&guest, refusal);
+            if let Some(pod) = guest.pod.get() {
+                pod.kill();
+            }
+        }
+        Err(error) => tracing::error!(%error, "no events of layers"),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Refusal::new(Kind::Internal, error)))
 }
 
 fn refuse(guest: &Guest, refusal: Refusal) {

@@ -1,0 +1,163 @@
+//! Containers made of this test binary.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use belljar_agent::container::{Bundle, ContainerError, Exit, Running, SecretFile, Stdio, spawn};
+use belljar_contract::{Container, Contract, oci_spec};
+use oci_spec::runtime::Spec;
+use zeroize::Zeroizing;
+
+/// What a container has printed and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub stdout: String,
+    pub stderr: String,
+    pub exit: Exit,
+    pub oom: bool,
+}
+
+/// One container to be.
+pub struct Case {
+    pub name: String,
+    pub container: Container,
+    pub secrets: Vec<(&'static str, u32, &'static [u8])>,
+    /// Further layers above the one with the program; each is filled by its function.
+    pub layers: Vec<fn(&Path)>,
+    pub change: fn(&mut Spec),
+    /// Keep the limits of the contract; else the cgroup has none, so that hosts without controllers can run the test.
+    pub limits: bool,
+    pub stdin: &'static [u8],
+}
+
+impl Case {
+    /// A container that runs the probe with these commands, as root, with the default capabilities.
+    pub fn new(commands: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let base = include_str!("container.toml");
+        let contract = Contract::parse(base).unwrap();
+        let mut container = contract.containers["probe"].clone();
+        container.args.extend(commands.iter().map(|command| (*command).to_owned()));
+        let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { name, container, secrets: vec![], layers: vec![], change: |_| {}, limits: false, stdin: b"" }
+    }
+
+    pub fn start(&self) -> Result<(Running, [File; 2]), ContainerError> {
+        let directory = tempfile::tempdir_in(env_tmp()).unwrap();
+        let mut layers = vec![directory.path().join("0")];
+        fs::create_dir_all(layers[0].join("bin")).unwrap();
+        let program = layers[0].join("bin/probe");
+        let own = std::env::current_exe().unwrap();
+        fs::hard_link(&own, &program).or_else(|_| fs::copy(&own, &program).map(drop)).unwrap();
+        for (index, fill) in self.layers.iter().enumerate() {
+            let layer = directory.path().join((index + 1).to_string());
+            fs::create_dir(&layer).unwrap();
+            fill(&layer);
+            layers.push(layer);
+        }
+        let mut spec = oci_spec(&self.name, &self.container).unwrap();
+        if !self.limits {
+            let mut linux = spec.linux().clone().unwrap();
+            linux.set_resources(None);
+            spec.set_linux(Some(linux));
+        }
+        lower_limits(&mut spec);
+        (self.change)(&mut spec);
+        let secrets = self.secrets.iter().map(|(path, mode, content)| SecretFile {
+            path: PathBuf::from(path),
+            mode: *mode,
+            content: Zeroizing::new(content.to_vec()),
+        });
+        let bundle = Bundle {
+            name: self.name.clone(),
+            spec,
+            layers,
+            scratch_bytes: self.container.scratch_bytes,
+            secrets: secrets.collect(),
+            cgroup_root: cgroup_root(),
+        };
+        let (stdout, stdout_end) = std::io::pipe().unwrap();
+        let (stderr, stderr_end) = std::io::pipe().unwrap();
+        let (stdin, mut stdin_end) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut stdin_end, self.stdin).unwrap();
+        drop(stdin_end);
+        let stdio = if self.container.terminal {
+            Stdio::Terminal
+        } else {
+            Stdio::Streams { stdin: stdin.into(), stdout: stdout_end.into(), stderr: stderr_end.into() }
+        };
+        // The layers may go as soon as the container runs: the overlay holds them.
+        let running = spawn(bundle, stdio)?;
+        let file = |pipe: std::io::PipeReader| File::from(OwnedFd::from(pipe));
+        Ok((running, [file(stdout), file(stderr)]))
+    }
+
+    pub fn run(&self) -> Result<Outcome, ContainerError> {
+        let (running, [mut stdout, mut stderr]) = self.start()?;
+        let (mut out, mut err) = (String::new(), String::new());
+        stdout.read_to_string(&mut out).unwrap();
+        stderr.read_to_string(&mut err).unwrap();
+        let exit = running.wait().unwrap();
+        let oom = running.oom_killed();
+        let cgroup = running.cgroup().to_owned();
+        running.cleanup().unwrap();
+        assert!(!cgroup.exists());
+        Ok(Outcome { stdout: out, stderr: err, exit, oom })
+    }
+
+    /// Runs it and gives what it printed; it must end with 0.
+    pub fn output(&self) -> String {
+        let outcome = self.run().unwrap();
+        assert_eq!((outcome.exit, outcome.stderr.as_str()), (Exit::Code(0), ""), "{}", outcome.stdout);
+        outcome.stdout
+    }
+}
+
+/// This machine may have lower hard limits than a guest, and forbid even root to raise them.
+fn lower_limits(spec: &mut Spec) {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let mut process = spec.process().clone().unwrap();
+    let mut limits = process.rlimits().clone().unwrap();
+    limits.iter_mut().for_each(|limit| {
+        limit.set_hard(limit.hard().min(hard));
+    });
+    process.set_rlimits(Some(limits));
+    spec.set_process(Some(process));
+}
+
+/// A folder on the file system of the test binary, so that it can be linked and not copied.
+fn env_tmp() -> PathBuf {
+    let preferred = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if preferred.is_dir() { preferred.to_owned() } else { std::env::temp_dir() }
+}
+
+/// The cgroup v2 hierarchy of this machine.
+pub fn cgroup_root() -> PathBuf {
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+    places.into_iter().find(|place| place.join("cgroup.controllers").exists()).expect("a cgroup v2 hierarchy")
+}
+
+/// Whether containers can be run here; says loudly when not.
+pub fn root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("IGNORED: this test starts containers and needs root");
+    }
+    root
+}
+
+/// Whether the kernel can set these limits; says loudly when not.
+pub fn controllers(needed: &[&str]) -> bool {
+    let available = fs::read_to_string(cgroup_root().join("cgroup.controllers")).unwrap();
+    let missing: Vec<_> =
+        needed.iter().filter(|name| !available.split_whitespace().any(|found| found == **name)).collect();
+    if !missing.is_empty() {
+        eprintln!(
+            "IGNORED: cgroup v2 has no controller {missing:?} on this machine; `tests/container/vm.sh` runs it in a VM"
+        );
+    }
+    missing.is_empty()
+}
