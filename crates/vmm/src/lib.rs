@@ -9,19 +9,30 @@
 //! | [`supervisor`] | [`Exit`]: why a pod VM has ended |
 //! | [`console`] | the bounded tail of the guest's console |
 //! | [`tee_port`] | serves the software secure processor's port |
+//! | [`accel`] | does KVM really run a guest here |
+//! | [`tee`] | which TEEs this machine has, and the choice among them |
+//! | [`run_dir`] | [`Pods`] and [`RunDir`]: what runs on this host, and the removal of what dead owners left |
+//! | [`control`] | what other processes may ask the owner of a pod |
+//! | [`probe`] | searches a pod VM's memory from the host |
 
 mod agent_link;
 mod channels;
 mod files;
 mod qmp;
 mod spawn;
+mod tiny_guest;
 
+pub mod accel;
 pub mod arguments;
 pub mod console;
+pub mod control;
 pub mod machine;
 pub mod pod;
+pub mod probe;
 pub mod qemu;
+pub mod run_dir;
 pub mod supervisor;
+pub mod tee;
 pub mod tee_port;
 
 pub use arguments::{Fds, arguments};
@@ -30,12 +41,15 @@ pub use files::process_start;
 pub use machine::{Accel, Disk, DiskContent, GuestFiles, Machine, MachineError, QuoteSocket, Tee, TeeKind};
 pub use pod::{Options, PodVm, Timings, VmError};
 pub use qemu::{Qemu, QemuError};
+pub use run_dir::{Pod, Pods, ProcessId, RunDir, RunDirError};
 pub use supervisor::Exit;
+pub use tee::{Detection, TeeError, Wanted};
 pub use tee_port::{Measured, SecureProcessor, TeePortError};
 
 /// Entry for the fuzzer: bytes from the guest's agent port and from QMP.
 pub fn fuzz(data: &[u8]) {
     agent_link::fuzz(data);
+    control::fuzz(data);
     qmp::fuzz(data);
     let _ = console::printable(data, 200);
 }

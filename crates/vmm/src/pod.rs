@@ -77,7 +77,9 @@ pub enum VmError {
         error: std::io::Error,
     },
     /// QEMU ended by itself, before or while the guest ran.
-    #[error("QEMU ended ({status}) before the guest answered: {stderr}; see `belljar doctor`")]
+    #[error(
+        "QEMU ended ({status}) before the guest answered: {stderr}; run `belljar doctor`, or build the guest image anew"
+    )]
     QemuFailed {
         /// Exit status in words.
         status: String,
@@ -248,6 +250,7 @@ impl Running {
             Some(path) => Qemu::at(path, &options.cache_dir)?,
             None => Qemu::find(&options.cache_dir)?,
         };
+        let qemu = qemu.check_tee(machine.tee.kind())?;
         let sink = options.console.as_ref().map(std::fs::File::try_clone).transpose();
         let sink = sink.map_err(system("use the console file"))?;
         let (host, guest) = Channels::make(machine).map_err(system("make the pod VM's channels"))?;

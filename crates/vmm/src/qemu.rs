@@ -8,8 +8,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::TeeKind;
+
 /// Oldest version that has what [`crate::arguments()`] uses and gets security fixes.
 pub const OLDEST: Version = Version { major: 8, minor: 2 };
+/// First version with the object `sev-snp-guest`.
+pub const OLDEST_SNP: Version = Version { major: 9, minor: 1 };
+/// First version with the object `tdx-guest`.
+pub const OLDEST_TDX: Version = Version { major: 10, minor: 1 };
 /// Names another QEMU binary than the one in `PATH`.
 pub const ENV: &str = "BELLJAR_QEMU";
 
@@ -47,13 +53,15 @@ pub enum QemuError {
         /// What was looked for.
         looked_for: String,
     },
-    /// Older than [`OLDEST`].
+    /// Older than needed.
     #[error(
-        "QEMU {found} is too old, {OLDEST} or newer is needed; install it: apt-get install qemu-system-x86/bookworm-backports, or set {ENV}"
+        "QEMU {found} is too old, {needed} or newer is needed; install it: apt-get install qemu-system-x86/bookworm-backports, or set {ENV}"
     )]
     QemuTooOld {
         /// The version of the binary.
         found: Version,
+        /// The oldest that will do.
+        needed: Version,
     },
     /// It does not tell its version.
     #[error("{path} does not say that it is QEMU ({found}); set {ENV} to a qemu-system-x86_64")]
@@ -110,9 +118,22 @@ impl Qemu {
                 version
             }
         };
-        match version >= OLDEST {
-            true => Ok(Self { path: path.to_owned(), version }),
-            false => Err(QemuError::QemuTooOld { found: version }),
+        Self { path: path.to_owned(), version }.check(OLDEST)
+    }
+
+    /// Whether it is new enough for the TEE.
+    pub fn check_tee(self, tee: TeeKind) -> Result<Self, QemuError> {
+        self.check(match tee {
+            TeeKind::Software => OLDEST,
+            TeeKind::Snp => OLDEST_SNP,
+            TeeKind::Tdx => OLDEST_TDX,
+        })
+    }
+
+    fn check(self, needed: Version) -> Result<Self, QemuError> {
+        match self.version >= needed {
+            true => Ok(self),
+            false => Err(QemuError::QemuTooOld { found: self.version, needed }),
         }
     }
 }

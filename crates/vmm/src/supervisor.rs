@@ -75,18 +75,18 @@ pub(crate) fn watch(
             }
         });
         let mut talk = Drained(talk);
-        // A stopped machine never ends by itself.
-        let stopped = tokio::select! {
+        let early = tokio::select! {
             _ = ended.readable() => None,
-            said = &mut talk.0 => said.ok().flatten(),
+            said = &mut talk.0 => Some(said.ok().flatten()),
         };
-        if let Some(Event::Stop) = stopped {
+        if let Some(Some(Event::Stop)) = early {
+            // A machine that stopped by itself never ends by itself.
             let _ = child.kill();
         }
         let _ = ended.readable().await;
         let status = reap(child).await;
-        let said = match stopped {
-            Some(event) => Some(event),
+        let said = match early {
+            Some(said) => said,
             None => talk.result().await.flatten(),
         };
         Drained(read_console).result().await;
