@@ -2,7 +2,8 @@
 //!
 //! Needs `qemu-system-x86_64`, a PVH `vmlinux` and its modules; `BELLJAR_BOOT_TEST` names a folder with `vmlinux` and
 //! `mods/*.ko`, and `BELLJAR_AGENT` the agent's release binary. Without them the test says so and does nothing: the end
-//! to end tests boot the real guest image.
+//! to end tests boot the real guest image. `BELLJAR_QEMU_ARGS` is added to QEMU's command line: with `-icount shift=0`
+//! the printed phases count thousands of instructions, which a loaded machine does not change.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,13 +14,19 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
+use belljar_contract::{Contract, Initdata, encode_disk};
 use belljar_guest_api::{
     PROTOCOL, api,
+    names::layer_serial,
+    softport,
     status::{CallError, Code},
 };
 use ttrpc::{asynchronous::transport::Socket, context};
@@ -43,7 +50,7 @@ struct Vm {
 }
 
 impl Vm {
-    fn start(extra: &[&str]) -> Option<Self> {
+    fn start(extra: &[String]) -> Option<Self> {
         let parts = PathBuf::from(std::env::var_os("BELLJAR_BOOT_TEST")?);
         let agent = PathBuf::from(std::env::var_os("BELLJAR_AGENT")?);
         let dir = tempfile::tempdir().unwrap();
@@ -61,6 +68,7 @@ impl Vm {
             .args("-device virtserialport,chardev=p1,name=org.belljar.agent,nr=1 -chardev".split(' '))
             .arg(format!("socket,id=p1,path={},server=on,wait=off", path("agent.sock")))
             .args(extra)
+            .args(std::env::var("BELLJAR_QEMU_ARGS").unwrap_or_default().split_whitespace())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -114,6 +122,235 @@ fn initrd(parts: &Path, agent: &Path) -> Vec<u8> {
     entry("lib/modules/order", 0o100_644, MODULES.join("\n").as_bytes());
     entry("TRAILER!!!", 0, b"");
     archive
+}
+
+/// Says hello, and gives the client.
+async fn greeted(vm: &Vm) -> api::AgentClient {
+    let agent = vm.client().await;
+    let hello = api::HelloRequest { protocol: PROTOCOL, ..Default::default() };
+    agent.hello(wait(), &hello).await.unwrap();
+    agent
+}
+
+fn wait() -> context::Context {
+    context::with_duration(Duration::from_secs(30))
+}
+
+/// The first status with another state than booting and attesting.
+async fn settled(agent: &api::AgentClient) -> api::StatusResponse {
+    let mut status = api::StatusResponse::new();
+    while matches!(status.state.unwrap(), api::State::BOOTING | api::State::ATTESTING) {
+        let request = api::StatusRequest { generation: status.generation, timeout_ms: 30_000, ..Default::default() };
+        status = agent.status(wait(), &request).await.unwrap();
+    }
+    status
+}
+
+fn print(status: &api::StatusResponse) {
+    for phase in &status.phases {
+        let taken = phase.end_us - phase.start_us;
+        println!("{:>24} {:>9} .. {:>9} us ({taken})", phase.name, phase.start_us, phase.end_us);
+    }
+}
+
+/// One layer with a static program: an erofs image and its dm-verity tree.
+struct Image {
+    file: PathBuf,
+    root: String,
+    blocks: u64,
+}
+
+const PROGRAM: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char line[256];
+    printf("hello from %d args, uid %d\n", argc, getuid());
+    fflush(stdout);
+    fprintf(stderr, "to stderr\n");
+    if (argc > 1 && !strcmp(argv[1], "cat"))
+        while (fgets(line, sizeof line, stdin)) { printf("got %s", line); fflush(stdout); }
+    if (argc > 1 && !strcmp(argv[1], "big")) {
+        FILE *f = fopen("/data", "r"); int c; unsigned long n = 0;
+        sleep(1);
+        while ((c = fgetc(f)) != EOF) n += c;
+        printf("sum %lu\n", n);
+    }
+    return 7;
+}
+"#;
+
+impl Image {
+    fn build(dir: &Path) -> Self {
+        let run = |command: &mut Command| {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let tree = dir.join("tree");
+        for name in ["bin", "etc", "proc", "sys", "dev", "tmp"] {
+            fs::create_dir_all(tree.join(name)).unwrap();
+        }
+        fs::write(dir.join("program.c"), PROGRAM).unwrap();
+        run(Command::new("cc").args(["-static", "-Os", "-o"]).arg(tree.join("bin/program")).arg(dir.join("program.c")));
+        fs::write(tree.join("data"), vec![b'd'; 1 << 20]).unwrap();
+        let file = dir.join("layer");
+        run(Command::new("mkfs.erofs").args(["-T0", "--all-root"]).arg(&file).arg(&tree));
+        let blocks = fs::metadata(&file).unwrap().len().div_ceil(4096);
+        fs::File::options().write(true).open(&file).unwrap().set_len(blocks * 4096).unwrap();
+        let said = run(Command::new("veritysetup")
+            .args(["format", "--no-superblock", "--salt=00ff", &format!("--data-blocks={blocks}")])
+            .arg(format!("--hash-offset={}", blocks * 4096))
+            .args([&file, &file]));
+        let root = said.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim().to_owned();
+        Self { file, root, blocks }
+    }
+
+    /// A contract with one container `main` of this image.
+    fn contract(&self, args: &[&str], more: &str) -> Contract {
+        let args: Vec<String> = args.iter().map(|arg| format!("\"{arg}\"")).collect();
+        let text = format!(
+            "version = 1\ndebug = true\n[containers.main]\nimage = \"test\"\nimage_digest = \"sha256:{}\"\nargs = [{}]\n{more}\n\
+             [[containers.main.layers]]\nverity_root = \"{}\"\nsalt = \"00ff\"\ndata_blocks = {}\n",
+            "0".repeat(64),
+            args.join(", "),
+            self.root,
+            self.blocks
+        );
+        Contract::parse(&text).unwrap()
+    }
+}
+
+/// What a host does for a pod: disks, and a tee port that answers with unsigned reports (nobody verifies them here).
+fn host(dir: &Path, image: &Image, contract: &Contract, host_data: Option<[u8; 32]>) -> Vec<String> {
+    let raw = Initdata::with_contract(contract).to_toml();
+    let host_data = host_data.unwrap_or_else(|| belljar_contract::digest(raw.as_bytes()).unwrap().host_data());
+    fs::write(dir.join("initdata"), encode_disk(raw.as_bytes())).unwrap();
+    let listener = UnixListener::bind(dir.join("tee.sock")).unwrap();
+    thread::spawn(move || {
+        let (mut port, _) = listener.accept().unwrap();
+        let mut request = [0; softport::REQUEST_LEN];
+        while port.read_exact(&mut request).is_ok() {
+            let mut report = vec![0; 1184];
+            report[0] = 2;
+            report[0x50..0x90].copy_from_slice(&softport::Request::decode(&request).unwrap().report_data);
+            report[0xC0..0xE0].copy_from_slice(&host_data);
+            let response = softport::Response::Report { report, aux: Vec::new() };
+            port.write_all(&response.encode().unwrap()).unwrap();
+        }
+    });
+    let disk = |id: &str, file: &Path, serial: &str| {
+        let drive = format!("file={},if=none,id={id},format=raw,read-only=on", file.display());
+        ["-drive".to_owned(), drive, "-device".to_owned(), format!("virtio-blk-pci,drive={id},serial={serial}")]
+    };
+    let tee = format!("socket,id=p2,path={}", dir.join("tee.sock").display());
+    let mut extra = vec!["-chardev".to_owned(), tee, "-device".to_owned()];
+    extra.push("virtserialport,chardev=p2,name=org.belljar.tee,nr=2".to_owned());
+    extra.extend(disk("d0", &dir.join("initdata"), "initdata"));
+    extra.extend(disk("d1", &image.file, &layer_serial(&image.root).unwrap()));
+    extra
+}
+
+async fn output(agent: &api::AgentClient, output: api::Output) -> String {
+    let mut text = Vec::new();
+    loop {
+        let request = api::ReadOutputRequest { name: "main".into(), output: output.into(), ..Default::default() };
+        let reply = agent.read_output(wait(), &request).await.unwrap();
+        text.extend_from_slice(&reply.data);
+        if reply.eof {
+            return String::from_utf8(text).unwrap();
+        }
+    }
+}
+
+fn main_container() -> api::StartContainerRequest {
+    api::StartContainerRequest { name: "main".into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_container_runs_out_of_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("BELLJAR_BOOT_TEST").is_none() {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    }
+    let image = Image::build(dir.path());
+    let contract = image.contract(&["/bin/program", "cat"], "logs = \"allow\"\nstdin = \"allow\"");
+    let vm = Vm::start(&host(dir.path(), &image, &contract, None)).unwrap();
+    let agent = greeted(&vm).await;
+    let status = settled(&agent).await;
+    print(&status);
+    assert_eq!((status.state.unwrap(), status.refusal.as_str()), (api::State::READY, ""));
+
+    let nobody = api::StartContainerRequest { name: "other".into(), ..Default::default() };
+    let unknown = agent.start_container(wait(), &nobody).await.unwrap_err();
+    assert_eq!(CallError::of(&unknown).unwrap().code, Code::NotFound);
+    agent.start_container(wait(), &main_container()).await.unwrap();
+    println!("started after {:?}", vm.started.elapsed());
+    let again = agent.start_container(wait(), &main_container()).await.unwrap_err();
+    assert_eq!(CallError::of(&again).unwrap().code, Code::AlreadyExists);
+    for line in ["one\n", "two\n"] {
+        let input = api::WriteInputRequest { name: "main".into(), data: line.into(), ..Default::default() };
+        agent.write_input(wait(), &input).await.unwrap();
+    }
+    let main = api::ContainerRequest { name: "main".into(), ..Default::default() };
+    agent.close_input(wait(), &main).await.unwrap();
+    assert_eq!(output(&agent, api::Output::STDOUT).await, "hello from 2 args, uid 0\ngot one\ngot two\n");
+    assert_eq!(output(&agent, api::Output::STDERR).await, "to stderr\n");
+    let ended = agent.wait_container(wait(), &main).await.unwrap();
+    assert_eq!((ended.exit_code, ended.oom_killed, ended.refusal.as_str()), (7, false, ""));
+    print(&agent.status(wait(), &api::StatusRequest::new()).await.unwrap());
+    println!("{}", vm.console());
+    agent.shutdown(wait(), &api::ShutdownRequest::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_contract_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("BELLJAR_BOOT_TEST").is_none() {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    }
+    let image = Image::build(dir.path());
+    let contract = image.contract(&["/bin/program"], "");
+    let vm = Vm::start(&host(dir.path(), &image, &contract, Some([7; 32]))).unwrap();
+    let agent = greeted(&vm).await;
+    let status = settled(&agent).await;
+    assert_eq!((status.state.unwrap(), status.refusal_kind.as_str()), (api::State::REFUSED, "initdata"));
+    let expected = belljar_contract::digest(Initdata::with_contract(&contract).to_toml().as_bytes()).unwrap().to_hex();
+    let found = "07".repeat(32);
+    let expected = format!("initdata does not match the hardware report: host_data expected {expected}, found {found}");
+    assert!(status.refusal.starts_with(&expected), "{}", status.refusal);
+    let start = agent.start_container(wait(), &main_container()).await.unwrap_err();
+    let start = CallError::of(&start).unwrap();
+    assert_eq!((start.code, start.message), (Code::FailedPrecondition, status.refusal));
+}
+
+#[tokio::test]
+async fn a_changed_layer_ends_the_container() {
+    let dir = tempfile::tempdir().unwrap();
+    if std::env::var_os("BELLJAR_BOOT_TEST").is_none() {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    }
+    let image = Image::build(dir.path());
+    let contract = image.contract(&["/bin/program", "big"], "logs = \"allow\"");
+    let mut bytes = fs::read(&image.file).unwrap();
+    let at = bytes.windows(4096).position(|window| window == [b'd'; 4096]).unwrap() + 500_000;
+    bytes[at] ^= 1;
+    fs::write(&image.file, bytes).unwrap();
+    let vm = Vm::start(&host(dir.path(), &image, &contract, None)).unwrap();
+    let agent = greeted(&vm).await;
+    assert_eq!(settled(&agent).await.state.unwrap(), api::State::READY);
+    agent.start_container(wait(), &main_container()).await.unwrap();
+    let main = api::ContainerRequest { name: "main".into(), ..Default::default() };
+    let ended = agent.wait_container(wait(), &main).await.unwrap();
+    let expected =
+        format!("image layer 0 (verity root {}) was changed by the host: a block failed verification", image.root);
+    assert_eq!((ended.exit_code, ended.refusal_kind.as_str(), ended.refusal), (137, "layer", expected.clone()));
+    let status = agent.status(wait(), &api::StatusRequest::new()).await.unwrap();
+    assert_eq!((status.state.unwrap(), status.refusal), (api::State::REFUSED, expected));
 }
 
 #[tokio::test]
