@@ -290,8 +290,8 @@ fn smp(value: &str) -> Result<u32, String> {
         let refused = || format!("{key}={number}");
         let count: u32 = number.parse().map_err(|_| refused())?;
         match key.as_str() {
-            "cpus" => vcpus = Some(count),
-            "maxcpus" => most = Some(count),
+            "cpus" if vcpus.is_none() => vcpus = Some(count),
+            "maxcpus" if most.is_none() => most = Some(count),
             "sockets" | "dies" | "clusters" | "modules" | "cores" | "threads" => {}
             _ => return Err(refused()),
         }
@@ -307,8 +307,8 @@ fn host_data(value: &str) -> Result<[u8; 32], String> {
     let (mut name, mut string) = (None, None);
     for (key, part) in properties(value, "name")? {
         match key.as_str() {
-            "name" => name = Some(part),
-            "string" => string = Some(part),
+            "name" if name.is_none() => name = Some(part),
+            "string" if string.is_none() => string = Some(part),
             _ => return Err(format!("{key}={part}")),
         }
     }
@@ -370,9 +370,10 @@ fn run_with(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The properties of a device or object, in either of QEMU's notations, if its type is one of those allowed.
+/// The properties of a device or object, if its type is one of those allowed. QEMU takes JSON for these two (and for
+/// `-blockdev`), and for no other option of the table.
 fn first(value: &str, key: &str, allowed: &[&str]) -> Result<Vec<(String, String)>, String> {
-    let properties = properties(value, key)?;
+    let properties = if value.starts_with('{') { json(value)? } else { properties(value, key)? };
     let types = properties.iter().filter(|(name, _)| name == key).map(|(_, part)| part.as_str());
     match types.collect::<Vec<_>>().as_slice() {
         [one] if allowed.contains(one) => Ok(properties),
@@ -381,18 +382,23 @@ fn first(value: &str, key: &str, allowed: &[&str]) -> Result<Vec<(String, String
     }
 }
 
-/// Splits `first,key=value,flag` (a comma in a value is doubled), where `implied` is the key of the first part; or reads
-/// a JSON object.
-fn properties(value: &str, implied: &str) -> Result<Vec<(String, String)>, String> {
-    if value.starts_with('{') {
-        let object: Value = serde_json::from_str(value).map_err(|_| value.to_owned())?;
-        let object = object.as_object().ok_or_else(|| value.to_owned())?;
-        // QEMU refuses a key that stands twice; our parser would take the last one, and both agree on the rest.
-        return Ok(object
-            .iter()
-            .map(|(key, part)| (key.clone(), part.as_str().map_or_else(|| part.to_string(), str::to_owned)))
-            .collect());
+/// The members of a JSON object; values that are no strings as JSON.
+fn json(value: &str) -> Result<Vec<(String, String)>, String> {
+    // QEMU refuses a key that stands twice, so it does not matter which one our parser takes.
+    match serde_json::from_str(value) {
+        Ok(Value::Object(object)) => Ok(object
+            .into_iter()
+            .map(|(key, part)| match part {
+                Value::String(text) => (key, text),
+                other => (key, other.to_string()),
+            })
+            .collect()),
+        _ => Err(value.to_owned()),
     }
+}
+
+/// Splits `first,key=value,flag` (a comma in a value is doubled), where `implied` is the key of the first part.
+fn properties(value: &str, implied: &str) -> Result<Vec<(String, String)>, String> {
     let mut parts = vec![String::new()];
     let mut characters = value.chars().peekable();
     while let Some(character) = characters.next() {
@@ -595,6 +601,10 @@ mod tests {
             ("-smp", "513", "513"),
             ("-smp", "2,maxcpus=4", "2,maxcpus=4"),
             ("-smp", "two", "cpus=two"),
+            ("-smp", "2,cpus=4", "cpus=4"),
+            ("-smp", "sockets=2", "sockets=2"),
+            ("-machine", r#"{"type":"q35"}"#, r#"type={"type":"q35"}"#),
+            ("-fw_cfg", "name=opt/org.belljar/host-data,string=01,string=02", "string=02"),
             ("-m", "512M,slots=2,maxmem=4G", "512M,slots=2,maxmem=4G"),
             ("-kernel", "/dev/fdset/1", "/dev/fdset/1"),
             ("-initrd", "/proc/self/fd/3", "/proc/self/fd/3"),
