@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use belljar_guest_image::{Recipe, build, cache_dir};
 
@@ -29,11 +28,12 @@ pub fn recipe(package: &str, change: impl Fn(&mut String)) -> Recipe {
 
 /// A cache of its own for one test: it holds the packages of the user's cache, which is filled first.
 pub fn cache_of_links() -> tempfile::TempDir {
-    static FILLED: OnceLock<()> = OnceLock::new();
-    FILLED.get_or_init(|| {
+    let recipe = Recipe::builtin().unwrap();
+    let there = |sha256: &str| cache_dir().join(format!("guest/debs/{sha256}.deb")).exists();
+    if !recipe.packages().iter().all(|package| there(&package.sha256)) {
         let out = tempfile::tempdir().unwrap();
-        build(&Recipe::builtin().unwrap(), &bare_init(), &cache_dir(), out.path(), &|_| ()).unwrap();
-    });
+        build(&recipe, &bare_init(), &cache_dir(), out.path(), &|_| ()).unwrap();
+    }
     let cache = tempfile::tempdir_in(cache_dir()).unwrap();
     let debs = cache.path().join("guest/debs");
     fs::create_dir_all(&debs).unwrap();
