@@ -1,0 +1,222 @@
+//! A broker on loopback, a guest with evidence of the software TEE, and a clock that can be set.
+
+#![allow(dead_code)]
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
+use belljar_broker::{
+    AdminToken, Anchors, Broker, Clock, Config, HandshakeRecord, Limits, Listening, Measurement, Reference, Resource,
+    SystemClock, Workload,
+};
+use belljar_rcar::{
+    Attester, Client, ClientError, Evidence, InitData, Tee,
+    snp::{CertEntry, CertType, SnpError, SnpEvidence},
+};
+use belljar_softtee::Keys;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+pub const DOCUMENT: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"contract.toml\" = \"version = 1\"\n";
+pub const MEASUREMENT: Measurement = [0xa1; 48];
+pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub const PATH: &str = "default/key/1";
+pub const URI: &str = "kbs:///default/key/1";
+pub const ADMIN: &str = "an-admin-token-of-more-than-32-characters";
+
+#[derive(Debug)]
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(SystemClock.now())))
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The keys of a software TEE, made once for all tests.
+pub struct Chip {
+    pub keys: Keys,
+    signer: EcdsaKeyPair,
+}
+
+impl Chip {
+    pub fn new() -> Self {
+        Self::of("softtee-keys")
+    }
+
+    pub fn of(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let keys = Keys::load_or_create(&folder).unwrap();
+        let key = std::fs::read(folder.join("v1/vcek.key")).unwrap();
+        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key).unwrap();
+        Self { keys, signer }
+    }
+
+    /// A report of the layout that the software TEE writes, changed by `edit` before it is signed.
+    pub fn report(&self, report_data: [u8; 64], edit: &dyn Fn(&mut [u8; 1184])) -> [u8; 1184] {
+        let mut report = [0; 1184];
+        let tcb = [1, 1, 0, 0, 0, 0, 1, 1];
+        let bound = host_data(DOCUMENT);
+        let fields: [(usize, &[u8]); 13] = [
+            (0x00, &3_u32.to_le_bytes()),
+            (0x08, &0x3_0000_u64.to_le_bytes()),
+            (0x34, &1_u32.to_le_bytes()),
+            (0x38, &tcb),
+            (0x50, &report_data),
+            (0x90, &MEASUREMENT),
+            (0xc0, &bound),
+            (0x160, &[0xff; 32]),
+            (0x180, &tcb),
+            (0x188, &[0x19, 1, 1]),
+            (0x1a0, self.keys.chip_id()),
+            (0x1e0, &tcb),
+            (0x1f0, &tcb),
+        ];
+        for (offset, bytes) in fields {
+            report[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+        edit(&mut report);
+        let signature = self.signer.sign(&SystemRandom::new(), &report[..0x2a0]).unwrap();
+        for (half, offset) in signature.as_ref().chunks(48).zip([0x2a0, 0x2e8]) {
+            let little: Vec<u8> = half.iter().rev().copied().collect();
+            report[offset..offset + 48].copy_from_slice(&little);
+        }
+        report
+    }
+
+    pub fn chain(&self) -> Vec<CertEntry> {
+        let chain = self.keys.chain();
+        [(CertType::VCEK, chain.vek), (CertType::ASK, chain.ask), (CertType::ARK, chain.ark)]
+            .into_iter()
+            .map(|(cert_type, data)| CertEntry { cert_type, data })
+            .collect()
+    }
+
+    pub fn evidence(&self, report_data: [u8; 64], edit: &dyn Fn(&mut [u8; 1184])) -> Evidence {
+        SnpEvidence::with_chain(&self.report(report_data, edit), Some(self.chain())).unwrap().into()
+    }
+}
+
+impl Attester for Chip {
+    type Error = SnpError;
+
+    async fn evidence(&self, report_data: [u8; 64]) -> Result<Evidence, SnpError> {
+        Ok(SnpEvidence::with_chain(&self.report(report_data, &|_| ()), Some(self.chain()))?.into())
+    }
+}
+
+pub fn host_data(document: &str) -> [u8; 32] {
+    digest(&SHA256, document.as_bytes()).as_ref().try_into().unwrap()
+}
+
+pub fn workload() -> Workload {
+    Workload {
+        name: "scorer".into(),
+        owner: "fraud team".into(),
+        initdata_digest: host_data(DOCUMENT),
+        references: vec![Reference {
+            name: "guest 0.1.0, 1 vCPU".into(),
+            owner: "belljar measure".into(),
+            measurement: MEASUREMENT,
+        }],
+        resources: vec![
+            Resource { path: PATH.into(), content: Zeroizing::new(SECRET.to_vec()) },
+            Resource { path: "default/key/unnamed".into(), content: Zeroizing::new(vec![1]) },
+        ],
+        rules: vec![PATH.parse().unwrap(), "default/absent/*".parse().unwrap()],
+        ttl: None,
+    }
+}
+
+/// A broker that admits the software TEE, and its neighbourhood.
+pub struct World {
+    pub chip: Chip,
+    pub clock: Arc<TestClock>,
+    pub broker: Broker,
+    pub listening: Listening,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let chip = Chip::new();
+        let clock = TestClock::new();
+        let mut config = Config {
+            anchors: Anchors::amd().with_software_root(chip.keys.ark()),
+            allow_software_tee: true,
+            workloads: vec![workload()],
+            admin_token: Some(AdminToken::new(Zeroizing::new(ADMIN.into())).unwrap()),
+            limits: Limits::default(),
+            clock: clock.clone(),
+            ..Config::default()
+        };
+        change(&mut config);
+        let broker = Broker::new(config).unwrap();
+        let listening = broker.listen(([127, 0, 0, 1], 0)).await.unwrap();
+        Self { chip, clock, broker, listening }
+    }
+
+    pub async fn stream(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.listening.address()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.stream().await, self.listening.pin()).await.unwrap()
+    }
+
+    pub async fn connection(&self) -> belljar_rcar::Connection {
+        belljar_rcar::Connection::open(self.stream().await, self.listening.pin()).await.unwrap()
+    }
+
+    /// A client that was challenged and sends this evidence.
+    pub async fn attest(&self, edit: &dyn Fn(&mut [u8; 1184])) -> Result<Client, ClientError> {
+        self.attest_with(edit, Some(DOCUMENT)).await
+    }
+
+    pub async fn attest_with(
+        &self,
+        edit: &dyn Fn(&mut [u8; 1184]),
+        document: Option<&str>,
+    ) -> Result<Client, ClientError> {
+        let mut client = self.client().await;
+        let report_data = client.auth(Tee::Snp).await?;
+        client.attest(&self.chip.evidence(report_data, edit), document.map(InitData::toml)).await?;
+        Ok(client)
+    }
+
+    pub fn last(&self) -> Arc<HandshakeRecord> {
+        self.broker.records().last().unwrap().clone()
+    }
+}
+
+/// The kind and the reason of a refusal.
+pub fn refusal(error: ClientError) -> (u16, String, String) {
+    match error {
+        ClientError::Refused { status, kind, detail, .. } => (status, kind, detail),
+        other => panic!("not a refusal: {other:?}"),
+    }
+}
