@@ -1,7 +1,8 @@
 //! The keys of the software TEE: made once per user, then only read.
 //!
-//! A folder with mode 0700 holds a root (ARK), an intermediate (ASK) and the endorsement key (VCEK) of one imagined
-//! chip, files with mode 0600. Processes that start at once agree on one set: the first makes it under a lock, in a
+//! A folder with mode 0700 holds the certificates of a root (ARK), an intermediate (ASK) and an endorsement key (VCEK) of
+//! one imagined chip, and the last one's private key, in files with mode 0600. The private keys of root and intermediate
+//! are forgotten as soon as they have signed: nothing is ever issued under them again. Processes that start at once agree on one set: the first makes it under a lock, in a
 //! folder of its own that is renamed when it is complete.
 
 use std::fmt;
@@ -11,7 +12,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -186,10 +186,6 @@ fn create(folder: &Path, set: &Path) -> Result<(), KeysError> {
     for (name, bytes) in [("ark.der", &ark), ("ask.der", &ask), ("vcek.der", &vcek)] {
         write(&making.join(name), bytes)?;
     }
-    for (name, key) in [("ark.key", &ark_key), ("ask.key", &ask_key)] {
-        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(key).map_err(|_| KeysError::Generate("RSA key"))?;
-        write(&making.join(name), der.as_ref())?;
-    }
     let der = vcek_key.to_pkcs8v1().map_err(|_| KeysError::Generate("P-384 key"))?;
     write(&making.join("vcek.key"), der.as_ref())?;
     std::fs::rename(&making, set).map_err(io(set))?;
@@ -249,6 +245,11 @@ mod tests {
         }
         assert!(!keys.join("new").exists());
         assert!(!format!("{again:?}").contains("PrivateKey"));
+
+        let mut names: Vec<_> =
+            std::fs::read_dir(keys.join(SET)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["ark.der", "ask.der", "vcek.der", "vcek.key"]);
 
         // A key that others could have read is not used; closed again, it is (the twin).
         let secret = keys.join(SET).join("vcek.key");

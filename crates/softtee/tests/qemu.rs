@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use belljar_evidence::snp::{Anchors, CertTable, Chain, Report, verify};
 use belljar_measure::{FileError, SoftwareDigests, SoftwareError, digest_file, software_from_digests};
-use belljar_softtee::{Keys, Launch, LaunchError, QemuError, SignError};
+use belljar_softtee::{CommandLine, Keys, Launch, LaunchError, QemuError, SignError};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const CMDLINE: &str = "console=hvc0 quiet";
@@ -35,7 +35,24 @@ fn main() {
         let run = move || run(&Vm::new());
         Trial::test(format!("process::{name}"), run).with_ignored_flag(missing)
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
+    let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vmm/tests/snapshots");
+    let vmm = ["software-tcg.txt", "software-kvm.txt", "software-40-disks.txt"].map(|name| {
+        let path = snapshots.join(name);
+        let missing = !path.is_file();
+        Trial::test(format!("vmm::{name}"), move || snapshot(&path)).with_ignored_flag(missing)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().chain(vmm).collect()).exit();
+}
+
+/// The command lines that `belljar-vmm` promises in its snapshots are ones that we measure.
+fn snapshot(path: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(path)?;
+    let arguments: Vec<&str> = text.lines().flat_map(|line| line.splitn(2, ' ')).collect();
+    let read = CommandLine::parse(&arguments)?;
+    check("host data", read.host_data == HOST_DATA)?;
+    check("kernel", read.kernel.ends_with("/vmlinux") && read.vcpus == 2)?;
+    let more = [&arguments[..], &["-pflash", "evil"]].concat();
+    check("the twin", CommandLine::parse(&more) == Err(QemuError::Option { option: "-pflash".to_owned() }))
 }
 
 /// A folder with files to boot.
