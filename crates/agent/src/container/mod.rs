@@ -5,14 +5,33 @@
 //! ordinary code, and then clones the container's first process, which has only a fixed list of system calls left to make. So
 //! the agent's own mount namespace never sees the container's file system or its secrets, and when the container's
 //! last process ends, its mounts, scratch memory and secret files are gone. `docs/adr/0004-container-runtime.md` has the reasons.
+//!
+//! The agent must have left the initramfs ([`crate::mounts::switch_root`]); `pivot_root` fails there.
 
+mod cgroup;
+mod child;
 mod error;
+mod inside;
+mod plan;
+mod rootfs;
+mod seccomp;
+mod syscalls;
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::ffi::{CStr, CString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-pub use error::{ContainerError, Stage};
+use rustix::fs::Gid;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use zeroize::Zeroizing;
+
+use cgroup::Cgroup;
+use child::{Child, ChildMount, Failure, Pointers};
+use error::During;
+pub use error::{ContainerError, Stage};
+use plan::Plan;
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -21,9 +40,9 @@ pub struct Bundle {
     pub name: String,
     /// From [`belljar_contract::oci_spec`]; a field that the runtime does not honour is refused.
     pub spec: oci_spec::runtime::Spec,
-    /// Directories with the mounted, verified layers, lowest first; at least one.
+    /// Directories with the mounted, verified layers, lowest first; at least one. Each path is shorter than 256 bytes.
     pub layers: Vec<PathBuf>,
-    /// Bound of the writable layer in bytes.
+    /// Bound of the writable layer in bytes ([`belljar_contract::Container::scratch_bytes`]).
     pub scratch_bytes: u64,
     /// Secrets that appear as files.
     pub secrets: Vec<SecretFile>,
@@ -35,7 +54,7 @@ pub struct Bundle {
 pub struct SecretFile {
     /// Absolute, normalised path in the container.
     pub path: PathBuf,
-    /// Mode; the owner is the container's user.
+    /// Mode, at most 0777; the owner is the container's user.
     pub mode: u32,
     /// Content.
     pub content: Zeroizing<Vec<u8>>,
@@ -44,11 +63,270 @@ pub struct SecretFile {
 /// Standard streams of the process.
 #[derive(Debug)]
 pub enum Stdio {
-    /// Three descriptors: stdin, stdout, stderr. The runtime closes its copies.
-    Streams(OwnedFd, OwnedFd, OwnedFd),
-    /// A new terminal of the container; needs `process.terminal` in the specification. The master is
+    /// Three descriptors; the runtime's copies are closed when [`spawn`] returns.
+    Streams {
+        /// What it reads.
+        stdin: OwnedFd,
+        /// Where its output goes.
+        stdout: OwnedFd,
+        /// Where its messages go.
+        stderr: OwnedFd,
+    },
+    /// A new terminal of the container, if and only if the specification has `process.terminal`. Its master is
     /// [`Running::terminal`].
     Terminal,
+}
+
+/// A container that runs, or has run and is not cleaned up.
+#[derive(Debug)]
+pub struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    cgroup: Cgroup,
+    terminal: Option<OwnedFd>,
+}
+
+/// How a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Starts a container. Returns when its program has been executed, or with the reason why not; then nothing is left of it.
+///
+/// Blocks for some milliseconds; makes one thread and one child process. Wipes the secrets' memory.
+///
+/// # Errors
+/// [`ContainerError`].
+pub fn spawn(bundle: Bundle, stdio: Stdio) -> Result<Running, ContainerError> {
+    let plan = Plan::new(&bundle.name, &bundle.spec)?;
+    if plan.terminal != matches!(stdio, Stdio::Terminal) {
+        let found = if plan.terminal { "set without one" } else { "not set with one" };
+        return Err(plan::malformed("process.terminal", "to agree with the streams", &found));
+    }
+    if plan.args.is_empty() || bundle.layers.is_empty() {
+        return Err(plan::malformed("process.args, layers", "at least one of each", &"none"));
+    }
+    let cgroup = Cgroup::create(&bundle.cgroup_root, &bundle.name, plan.limits)?;
+    // The thread's file system root and namespaces end with it; the container's process keeps them.
+    let started = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("container".to_owned())
+            .spawn_scoped(scope, || start(&plan, bundle.layers, bundle.scratch_bytes, bundle.secrets, stdio, &cgroup));
+        match thread.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                Err(io::Error::other("the thread that builds it ended early")).during(Stage::Clone, &bundle.name)
+            }
+            Err(error) => Err(error).during(Stage::Clone, &bundle.name),
+        }
+    });
+    match started {
+        Ok((pid, pidfd, terminal)) => Ok(Running { pid, pidfd, cgroup, terminal }),
+        Err(error) => {
+            let _ = cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+type Started = (Pid, OwnedFd, Option<OwnedFd>);
+
+/// Runs in the thread of [`spawn`].
+fn start(
+    plan: &Plan,
+    layers: Vec<PathBuf>,
+    scratch_bytes: u64,
+    secrets: Vec<SecretFile>,
+    stdio: Stdio,
+    cgroup: &Cgroup,
+) -> Result<Started, ContainerError> {
+    let directory = cgroup.open()?;
+    let ready = rootfs::build(plan, &layers, scratch_bytes, secrets)?;
+    let (master, stdio) = match (stdio, ready.terminal) {
+        (Stdio::Streams { stdin, stdout, stderr }, _) => (None, [stdin, stdout, stderr]),
+        (Stdio::Terminal, Some((master, peer))) => {
+            let copy = |fd: &OwnedFd| fd.try_clone().during(Stage::Terminal, "its peer");
+            (Some(master), [copy(&peer)?, copy(&peer)?, peer])
+        }
+        (Stdio::Terminal, None) => return Err(io::Error::from_raw_os_error(libc::ENOTTY)).during(Stage::Terminal, ""),
+    };
+    let mut env = plan.env.clone();
+    if !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=")) {
+        env.extend(CString::new(format!("HOME={}", ready.user.home)));
+    }
+    let program = program(plan, &env)?;
+    let (mut report, reporter) = io::pipe().during(Stage::Clone, "its report")?;
+    let reporter = duplicate_high(&reporter.into()).during(Stage::Clone, "its report")?;
+    let high = |fd: OwnedFd| duplicate_high(&fd).during(Stage::Stdio, "a stream");
+    let [stdin, stdout, stderr] = stdio;
+    let child = Child {
+        mounts: ChildMount::all(plan),
+        masked: &plan.masked,
+        read_only: &plan.read_only,
+        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
+        terminal: plan.terminal,
+        rlimits: &plan.rlimits,
+        cwd: CString::new(plan.cwd.as_os_str().as_encoded_bytes()).unwrap_or_default(),
+        umask: plan.umask,
+        uid: ready.user.uid,
+        gid: ready.user.gid,
+        groups: ready.user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        capabilities: plan.capabilities,
+        no_new_privileges: plan.no_new_privileges,
+        filters: &plan.filters,
+        program,
+        args: Pointers::new(&plan.args),
+        env: Pointers::new(&env),
+        report: reporter.as_raw_fd(),
+    };
+    let (pid, pidfd) = child.start(directory.as_raw_fd()).during(Stage::Clone, lossy(&child.program))?;
+    // The child's copy is closed by its `execve` or its end; with ours closed, too, the report ends then.
+    drop(reporter);
+    let mut told = Vec::new();
+    let read = report.read_to_end(&mut told);
+    let failure = Failure::read(&told);
+    if read.is_err() || failure.is_some() {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+    read.during(Stage::Clone, lossy(&child.program))?;
+    if let Some(failure) = failure {
+        let source = io::Error::from_raw_os_error(failure.errno);
+        return Err(ContainerError::Setup { stage: failure.stage, subject: describe(&child, failure), source });
+    }
+    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).during(Stage::Clone, lossy(&child.program))?;
+    Ok((pid, pidfd, master))
+}
+
+/// What a failure of the child was about.
+fn describe(child: &Child<'_>, failure: Failure) -> String {
+    let index = failure.index;
+    match failure.stage {
+        Stage::Mount => child.mounts.get(index).map(|mount| lossy(&mount.destination)),
+        Stage::Mask => child.masked.get(index).map(|path| lossy(path)),
+        Stage::ReadOnly => child.read_only.get(index).map(|path| lossy(path)),
+        Stage::Rlimit => {
+            child.rlimits.get(index).map(|limit| format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+        }
+        Stage::WorkingDirectory => Some(lossy(&child.cwd)),
+        Stage::Identity => Some(format!("user {} and group {}", child.uid, child.gid)),
+        Stage::Namespace => Some("cgroup".to_owned()),
+        Stage::Stdio => Some("the standard streams".to_owned()),
+        _ => Some(lossy(&child.program)),
+    }
+    .unwrap_or_default()
+}
+
+/// Finds the program as Docker does: a name with a slash is a path, another one is looked up in the container's own `PATH`.
+/// The thread's root is the container's by now.
+fn program(plan: &Plan, env: &[CString]) -> Result<CString, ContainerError> {
+    let name = plan.args.first().cloned().unwrap_or_default();
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name);
+    }
+    let path = env.iter().find_map(|entry| entry.to_str().ok()?.strip_prefix("PATH=")).unwrap_or_default();
+    let wanted = lossy(&name);
+    for directory in path.split(':') {
+        // An empty entry is the working directory.
+        let candidate = plan.cwd.join(directory).join(&wanted);
+        let found = std::fs::metadata(&candidate);
+        if found.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0) {
+            return Ok(CString::new(candidate.as_os_str().as_encoded_bytes()).unwrap_or_default());
+        }
+    }
+    Err(ContainerError::NotInPath { program: wanted, path: path.to_owned() })
+}
+
+/// A copy that none of the descriptors 0 to 2 can be.
+fn duplicate_high(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 10)?)
+}
+
+fn lossy(text: &CStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+impl Running {
+    /// The first process, in the agent's PID namespace.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Readable when the first process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Directory of the container's cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup.path
+    }
+
+    /// The terminal's master, with [`Stdio::Terminal`], once.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Waits for the first process and reaps it. Not for an agent whose [`crate::reaper`] does that.
+    ///
+    /// # Errors
+    /// `ECHILD` when somebody else has reaped it.
+    pub fn wait(&self) -> io::Result<Exit> {
+        loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    let code = status.exit_status().map(Exit::Code);
+                    let exit = code.or_else(|| status.terminating_signal().map(Exit::Signal));
+                    return exit.ok_or_else(|| io::Error::other("the process has neither a status nor a signal"));
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends a signal to the first process. As PID 1 of its namespace it gets only what it has a handler for, SIGKILL and SIGSTOP.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+    }
+
+    /// Ends every process of the container at once.
+    ///
+    /// # Errors
+    /// [`ContainerError::Setup`] when the cgroup is gone.
+    pub fn kill_all(&self) -> Result<(), ContainerError> {
+        self.cgroup.kill()
+    }
+
+    /// Whether the kernel ended the container for lack of memory; to be asked before [`Running::cleanup`].
+    pub fn oom_killed(&self) -> bool {
+        self.cgroup.oom_killed()
+    }
+
+    /// Ends what still runs and removes the cgroup; mounts, scratch memory and secrets go with the last process.
+    ///
+    /// # Errors
+    /// [`ContainerError::StillRunning`] when processes do not end within 2 s of SIGKILL.
+    pub fn cleanup(self) -> Result<(), ContainerError> {
+        self.cgroup.remove()
+    }
+}
+
+impl Exit {
+    /// As a shell has it: the status, or 128 and the signal.
+    pub fn status(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128_i32.saturating_add(signal),
+        }
+    }
 }
 
 impl std::fmt::Debug for SecretFile {

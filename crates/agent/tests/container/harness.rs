@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use belljar_agent::container::{Bundle, ContainerError, Exit, Running, SecretFile, Stdio, spawn};
 use belljar_contract::{Container, Contract, oci_spec};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{PosixRlimitBuilder, Spec};
+use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 /// What a container has printed and how it ended.
@@ -45,7 +46,7 @@ impl Case {
         Self { name, container, secrets: vec![], layers: vec![], change: |_| {}, limits: false, stdin: b"" }
     }
 
-    pub fn start(&self) -> Result<(Running, [File; 2]), ContainerError> {
+    pub fn start(&self) -> Result<(Running, [File; 2], TempDir), ContainerError> {
         let directory = tempfile::tempdir_in(env_tmp()).unwrap();
         let mut layers = vec![directory.path().join("0")];
         fs::create_dir_all(layers[0].join("bin")).unwrap();
@@ -89,14 +90,13 @@ impl Case {
         } else {
             Stdio::Streams { stdin: stdin.into(), stdout: stdout_end.into(), stderr: stderr_end.into() }
         };
-        // The layers may go as soon as the container runs: the overlay holds them.
         let running = spawn(bundle, stdio)?;
         let file = |pipe: std::io::PipeReader| File::from(OwnedFd::from(pipe));
-        Ok((running, [file(stdout), file(stderr)]))
+        Ok((running, [file(stdout), file(stderr)], directory))
     }
 
     pub fn run(&self) -> Result<Outcome, ContainerError> {
-        let (running, [mut stdout, mut stderr]) = self.start()?;
+        let (running, [mut stdout, mut stderr], _layers) = self.start()?;
         let (mut out, mut err) = (String::new(), String::new());
         stdout.read_to_string(&mut out).unwrap();
         stderr.read_to_string(&mut err).unwrap();
@@ -120,10 +120,11 @@ impl Case {
 fn lower_limits(spec: &mut Spec) {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let mut process = spec.process().clone().unwrap();
-    let mut limits = process.rlimits().clone().unwrap();
-    limits.iter_mut().for_each(|limit| {
-        limit.set_hard(limit.hard().min(hard));
+    let limits = process.rlimits().clone().unwrap().into_iter().map(|limit| {
+        let builder = PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft());
+        builder.hard(limit.hard().min(hard)).build().unwrap()
     });
+    let limits = limits.collect();
     process.set_rlimits(Some(limits));
     spec.set_process(Some(process));
 }
