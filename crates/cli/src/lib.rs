@@ -1,1 +1,8 @@
-//! The command line.
+//! `belljar`: the command line. One file per verb under `verbs`, the way of `belljar run` under `run`.
+
+pub mod command;
+pub mod failure;
+pub mod output;
+pub mod paths;
+pub mod run;
+pub mod verbs;

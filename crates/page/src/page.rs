@@ -6,7 +6,7 @@ use serde::Serialize;
 pub const SOFTWARE_WARNING: &str = "This was a SOFTWARE TEE: it protects nothing from this host.";
 
 /// One run of one pod.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct Page {
     /// What ran, for example the image reference.
     pub subject: String,
@@ -39,7 +39,7 @@ pub struct Page {
 }
 
 /// The answer of the broker about the evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The evidence is what was expected.
@@ -51,7 +51,7 @@ pub enum Verdict {
 }
 
 /// The trusted execution environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Tee {
     /// Its name, for example `AMD SEV-SNP`.
     pub name: String,
@@ -60,7 +60,7 @@ pub struct Tee {
 }
 
 /// A name and a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Fact {
     /// What it is.
     pub name: String,
@@ -69,7 +69,7 @@ pub struct Fact {
 }
 
 /// Something that was measured. Whether the two values match is for the page to say, not for its caller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Measured {
     /// What: `kernel`, `initrd`, `command line`, `firmware`, `launch measurement`, `contract digest (HOST_DATA)`.
     pub what: String,
@@ -82,7 +82,7 @@ pub struct Measured {
 }
 
 /// A certificate of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Certificate {
     /// `ARK`, `ASK`, `VCEK`.
     pub role: String,
@@ -103,7 +103,7 @@ pub struct Certificate {
 }
 
 /// A check of the verifier.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Check {
     /// Name.
     pub name: String,
@@ -116,7 +116,7 @@ pub struct Check {
 }
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The claim holds.
@@ -128,7 +128,7 @@ pub enum Outcome {
 }
 
 /// The pod contract.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Contract {
     /// Digest of the initdata that holds it, in hex.
     pub digest: String,
@@ -139,7 +139,7 @@ pub struct Contract {
 }
 
 /// What the policy decided about one resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Decision {
     /// The resource, as `kbs:///default/key/model`.
     pub resource: String,
@@ -152,7 +152,7 @@ pub struct Decision {
 }
 
 /// An attack by the host that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Attack {
     /// What was changed.
     pub name: String,
@@ -165,7 +165,7 @@ pub struct Attack {
 }
 
 /// A phase of the run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct Phase {
     /// Name.
     pub name: String,

@@ -1,0 +1,132 @@
+//! The verbs and what they take.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::failure::Failure;
+use crate::output::Format;
+use crate::paths::Paths;
+use crate::run::options::RunOptions;
+use crate::verbs::{broker, contract, doctor, guest, image, measure, probe};
+
+/// Confidential containers that explain themselves.
+#[derive(Debug, Parser)]
+#[command(
+    name = "belljar",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 yes · 1 refused · 2 usage · 3 could not decide.\nExample: belljar run docker.io/library/alpine:3.22 -- echo hello"
+)]
+pub struct Belljar {
+    /// What to print: for a person, or JSON for a program
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Log to stderr (`info`, `debug`, or a filter such as `belljar_vmm=debug`)
+    #[arg(long, global = true, env = "BELLJAR_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// The verb
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What `belljar` does.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a container image in an attested pod VM
+    Run(Box<RunOptions>),
+    /// What this machine can do, and the one next step for each lack
+    Doctor(doctor::Doctor),
+    /// Look from the host into a running pod
+    #[command(subcommand)]
+    Probe(probe::Probe),
+    /// The guest image
+    #[command(subcommand)]
+    Guest(guest::Guest),
+    /// Predicted launch measurements
+    #[command(subcommand)]
+    Measure(measure::Measure),
+    /// The pod contract by itself
+    #[command(subcommand)]
+    Contract(contract::ContractVerb),
+    /// Images: prepare, push
+    #[command(subcommand)]
+    Image(image::ImageVerb),
+    /// A broker for pods on this and other machines
+    #[command(subcommand)]
+    Broker(broker::BrokerVerb),
+    /// Completions for a shell, on stdout
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Belljar {
+    /// Carries the command out; the result is the process exit status.
+    pub fn execute(self) -> i32 {
+        start_log(self.log.as_deref());
+        let format = self.format;
+        match self.verb.execute(format) {
+            Ok(code) => code,
+            Err(failure) => {
+                report(format, &failure);
+                failure.exit.code()
+            }
+        }
+    }
+}
+
+impl Verb {
+    fn execute(self, format: Format) -> Result<i32, Failure> {
+        let paths = Paths::from_env();
+        match self {
+            Self::Run(options) => runtime()?.block_on(crate::run::run(*options, &paths, format)),
+            Self::Doctor(verb) => verb.execute(&paths, format),
+            Self::Probe(verb) => verb.execute(format),
+            Self::Guest(verb) => verb.execute(&paths, format),
+            Self::Measure(verb) => verb.execute(&paths, format),
+            Self::Contract(verb) => verb.execute(format),
+            Self::Image(verb) => runtime()?.block_on(verb.execute(&paths, format)),
+            Self::Broker(verb) => runtime()?.block_on(verb.execute(&paths)),
+            Self::Completions { shell } => {
+                clap_complete::generate(shell, &mut Belljar::command(), "belljar", &mut std::io::stdout());
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// The asynchronous runtime of the verbs that need one.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::undecided(format!("cannot start threads: {e}")))
+}
+
+fn start_log(filter: Option<&str>) {
+    let Some(filter) = filter else { return };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .init();
+}
+
+fn report(format: Format, failure: &Failure) {
+    match format {
+        Format::Text => {
+            eprintln!("belljar: {failure}");
+            for line in &failure.details {
+                eprintln!("  {}", crate::failure::one_line(line));
+            }
+        }
+        Format::Json => eprintln!(
+            "{}",
+            serde_json::json!({
+                "error": failure.cause, "hint": failure.hint, "details": failure.details, "exit_code": failure.exit.code(),
+            })
+        ),
+    }
+}

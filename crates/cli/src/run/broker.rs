@@ -1,0 +1,150 @@
+//! The broker of a run: one inside this process, or another that the user named. Either way it is told what to expect
+//! before the pod exists.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use belljar_broker::{
+    AdminToken, Anchors, Broker, BrokerUrl, Config, HandshakeRecord, Reference, RemoteBroker, Resource, TlsServer,
+    Workload, WorkloadId,
+};
+use belljar_contract::BrokerPin;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+use crate::run::options::RunOptions;
+use crate::run::plan::GivenSecret;
+use crate::run::tunnels::BrokerEnd;
+
+/// The broker of a run.
+#[derive(Debug)]
+pub enum RunBroker {
+    /// In this process.
+    Here {
+        /// Verifier and relying party.
+        broker: Broker,
+        /// Its TLS side.
+        server: Arc<TlsServer>,
+        /// Ends it when dropped.
+        stop: watch::Sender<bool>,
+    },
+    /// Elsewhere.
+    There {
+        /// Its admin API.
+        remote: RemoteBroker,
+        /// What was registered there, to withdraw it.
+        registered: Option<WorkloadId>,
+    },
+}
+
+/// What the broker is told to expect.
+#[derive(Debug)]
+pub struct Expectation {
+    /// Name of the workload, for people.
+    pub name: String,
+    /// HOST_DATA.
+    pub initdata_digest: [u8; 32],
+    /// The launch measurement, and for which launch it was computed.
+    pub measurement: ([u8; 48], String),
+}
+
+impl RunBroker {
+    /// The broker that the options ask for. `software_root` is the software TEE's ARK, where that TEE is used.
+    pub fn open(options: &RunOptions, software_root: Option<&[u8]>) -> Result<Self, Failure> {
+        if let Some(url) = &options.broker {
+            let url: BrokerUrl = url.parse().map_err(Failure::usage)?;
+            let token = options.broker_token.as_ref().ok_or_else(|| Failure::usage("--broker needs --broker-token"))?;
+            return Ok(Self::There { remote: RemoteBroker::new(url, read_token(token)?), registered: None });
+        }
+        let anchors = match software_root {
+            Some(root) => Anchors::amd().with_software_root(root),
+            None => Anchors::amd(),
+        };
+        let config = Config { anchors, allow_software_tee: software_root.is_some(), ..Config::default() };
+        let broker = Broker::new(config).map_err(Failure::undecided)?;
+        let server = Arc::new(TlsServer::new(&broker).map_err(Failure::undecided)?);
+        Ok(Self::Here { broker, server, stop: watch::Sender::new(false) })
+    }
+
+    /// The key that the contract pins.
+    pub fn pin(&self) -> BrokerPin {
+        let pin = match self {
+            Self::Here { server, .. } => server.pin(),
+            Self::There { remote, .. } => remote.url().pin,
+        };
+        BrokerPin { spki_sha256: pin.to_string() }
+    }
+
+    /// Where tunnels end.
+    pub fn end(&self) -> BrokerEnd {
+        match self {
+            Self::Here { server, stop, .. } => BrokerEnd::Here(server.clone(), stop.subscribe()),
+            Self::There { remote, .. } => BrokerEnd::There(remote.url().clone()),
+        }
+    }
+
+    /// Tells the broker what to expect, and which secrets this workload gets.
+    pub async fn expect(&mut self, expectation: &Expectation, secrets: Vec<GivenSecret>) -> Result<(), Failure> {
+        let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "this user".to_owned());
+        let mut rules = Vec::new();
+        for secret in &secrets {
+            rules.push(secret.resource.parse().map_err(Failure::usage)?);
+        }
+        let workload = Workload {
+            name: expectation.name.clone(),
+            owner: owner.clone(),
+            initdata_digest: expectation.initdata_digest,
+            references: vec![Reference {
+                name: expectation.measurement.1.clone(),
+                owner,
+                measurement: expectation.measurement.0,
+            }],
+            resources: secrets
+                .into_iter()
+                .map(|secret| Resource { path: secret.resource, content: secret.content })
+                .collect(),
+            rules,
+            ttl: None,
+        };
+        match self {
+            Self::Here { broker, .. } => {
+                broker.register(workload).map_err(Failure::usage)?;
+            }
+            Self::There { remote, registered } => {
+                *registered = Some(remote.register(&workload).await.map_err(Failure::undecided)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last handshake of this workload, if one got that far.
+    pub async fn record(&self, initdata_digest: &[u8; 32]) -> Option<HandshakeRecord> {
+        match self {
+            Self::Here { broker, .. } => broker.records().last().map(|record| (**record).clone()),
+            Self::There { remote, .. } => remote.handshakes(initdata_digest).await.ok()?.pop(),
+        }
+    }
+
+    /// Withdraws what was registered elsewhere.
+    pub async fn withdraw(self) {
+        if let Self::There { remote, registered: Some(id) } = self {
+            if let Err(error) = remote.withdraw(&id).await {
+                eprintln!("belljar: the broker still knows this workload ({id}): {error}");
+            }
+        }
+    }
+}
+
+/// The admin token in a file.
+pub fn read_token(file: &Path) -> Result<AdminToken, Failure> {
+    let broken = |e: std::io::Error| Failure::usage(format!("admin token {}: {e}", file.display()));
+    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(broken)?);
+    AdminToken::new(Zeroizing::new(text.trim().to_owned())).map_err(Failure::usage)
+}
+
+/// What the last refusal of a handshake was, in one line.
+pub fn denial(record: &HandshakeRecord) -> Option<String> {
+    let released = record.releases.iter().rev().find_map(|release| release.denial.as_ref());
+    record.denial.as_ref().or(released).map(ToString::to_string)
+}

@@ -1,0 +1,301 @@
+//! What a run leaves to read: the page for a security officer, and its data for programs.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use belljar_broker::{HandshakeRecord, Outcome};
+use belljar_contract::{Contract, Digest};
+use belljar_evidence::snp::Certificate;
+use belljar_guest_image::GuestImage;
+use belljar_image::Image;
+use belljar_page as page;
+use belljar_page::Page;
+use belljar_vmm::{Machine, TeeKind};
+
+use crate::failure::Failure;
+use crate::run::options::RunOptions;
+use crate::run::timings::Phase;
+
+/// Most records of runs that are kept.
+const KEPT: usize = 100;
+
+/// What was predicted and decided before the pod started.
+#[derive(Debug)]
+pub struct Facts {
+    /// The pod's id.
+    pub pod: String,
+    /// HOST_DATA.
+    pub initdata_digest: [u8; 32],
+    image: String,
+    image_digest: String,
+    guest: belljar_guest_image::Inspection,
+    tee: TeeKind,
+    kernel_file: &'static str,
+    firmware_file: &'static str,
+    command_line: String,
+    vcpus: u32,
+    contract_words: Vec<String>,
+    contract_toml: String,
+    digest: String,
+    measurement: [u8; 48],
+}
+
+impl Facts {
+    /// Collects them.
+    #[allow(clippy::too_many_arguments, reason = "each is a different thing that the page shows")]
+    pub fn new(
+        options: &RunOptions,
+        image: &Image,
+        guest: &GuestImage,
+        machine: &Machine,
+        contract: &Contract,
+        initdata: &str,
+        digest: &Digest,
+        measurement: [u8; 48],
+    ) -> Self {
+        let tee = machine.tee.kind();
+        Self {
+            pod: machine.id.clone(),
+            initdata_digest: digest.host_data(),
+            image: options.image.clone(),
+            image_digest: image.manifest_digest.clone(),
+            guest: guest.inspect(),
+            tee,
+            kernel_file: if tee == TeeKind::Software { "vmlinux" } else { "vmlinuz" },
+            firmware_file: match tee {
+                TeeKind::Software => "qboot.rom",
+                TeeKind::Snp => "OVMF.amdsev.fd",
+                TeeKind::Tdx => "OVMF.inteltdx.ms.fd",
+            },
+            command_line: machine.guest.cmdline.clone(),
+            vcpus: machine.vcpus,
+            contract_words: contract.plain_words(),
+            contract_toml: initdata.to_owned(),
+            digest: digest.to_hex(),
+            measurement,
+        }
+    }
+
+    /// The page about the run. `result` is how it ended.
+    pub fn page(&self, record: Option<&HandshakeRecord>, result: &Result<i32, Failure>, phases: &[Phase]) -> Page {
+        let software = self.tee == TeeKind::Software;
+        let (verdict, reason) = self.verdict(record, result);
+        Page {
+            subject: self.image.clone(),
+            verdict,
+            reason,
+            tee: page::Tee {
+                name: match self.tee {
+                    TeeKind::Software => "software TEE".to_owned(),
+                    TeeKind::Snp => "AMD SEV-SNP".to_owned(),
+                    TeeKind::Tdx => "Intel TDX".to_owned(),
+                },
+                software,
+            },
+            facts: self.facts(result),
+            measured: self.measured(record),
+            chain: record.map(chain).unwrap_or_default(),
+            checks: record.map(checks).unwrap_or_default(),
+            contract: page::Contract {
+                digest: self.digest.clone(),
+                words: self.contract_words.clone(),
+                toml: self.contract_toml.clone(),
+            },
+            decisions: record.map(decisions).unwrap_or_default(),
+            attacks: Vec::new(),
+            phases: phases
+                .iter()
+                .map(|phase| page::Phase {
+                    name: format!("{}: {}", phase.place, phase.name),
+                    start_ms: millis(phase.start_us),
+                    duration_ms: millis(phase.end_us.saturating_sub(phase.start_us)),
+                })
+                .collect(),
+            versions: vec![
+                fact("belljar", env!("CARGO_PKG_VERSION")),
+                fact("agent", &self.guest.agent_version),
+                fact("guest kernel", &self.guest.kernel_release),
+                fact("guest image", &self.guest.id),
+            ],
+            written_at: now(),
+        }
+    }
+
+    fn verdict(&self, record: Option<&HandshakeRecord>, result: &Result<i32, Failure>) -> (page::Verdict, String) {
+        let admitted = record.is_some_and(|record| record.admitted);
+        match result {
+            Ok(code) if admitted => (
+                page::Verdict::Accepted,
+                format!("The evidence is what was predicted before the pod existed; the container ended with code {code}."),
+            ),
+            Ok(code) => (page::Verdict::Undecided, format!("No handshake was recorded; the container ended with code {code}.")),
+            Err(failure) if failure.exit == crate::failure::Exit::Refused => {
+                (page::Verdict::Refused, failure.cause.clone())
+            }
+            Err(failure) => (page::Verdict::Undecided, failure.cause.clone()),
+        }
+    }
+
+    fn facts(&self, result: &Result<i32, Failure>) -> Vec<page::Fact> {
+        let mut facts = vec![
+            fact("image", &self.image),
+            fact("image digest", &self.image_digest),
+            fact("pod", &self.pod),
+            fact("vCPUs", &self.vcpus.to_string()),
+        ];
+        if let Ok(code) = result {
+            facts.push(fact("exit code of the container", &code.to_string()));
+        }
+        facts
+    }
+
+    fn measured(&self, record: Option<&HandshakeRecord>) -> Vec<page::Measured> {
+        let found = |value: Option<&String>| value.cloned();
+        let mut rows = vec![
+            page::Measured {
+                what: "launch measurement".to_owned(),
+                source: format!("computed from guest image {:.12} for {} vCPU", self.guest.id, self.vcpus),
+                predicted: Some(hex::encode(self.measurement)),
+                found: found(record.and_then(|r| r.measurement.as_ref())),
+            },
+            page::Measured {
+                what: "HOST_DATA (contract digest)".to_owned(),
+                source: "SHA-256 of the initdata document below".to_owned(),
+                predicted: Some(hex::encode(self.initdata_digest)),
+                found: found(record.and_then(|r| r.host_data.as_ref())),
+            },
+        ];
+        // What goes into the launch measurement; evidence shows it as one digest.
+        for (what, name) in [("firmware", self.firmware_file), ("kernel", self.kernel_file), ("initrd", "initrd")] {
+            let file = self.guest.files.iter().find(|file| file.name == name);
+            rows.push(page::Measured {
+                what: format!("{what} (part of the launch measurement)"),
+                source: file.map_or_else(|| name.to_owned(), |file| format!("{name}, {} {}", file.package, file.version)),
+                predicted: file.map(|file| file.sha256.clone()),
+                found: None,
+            });
+        }
+        rows.push(page::Measured {
+            what: "kernel command line (part of the launch measurement)".to_owned(),
+            source: "guest image".to_owned(),
+            predicted: Some(self.command_line.clone()),
+            found: None,
+        });
+        rows
+    }
+}
+
+fn chain(record: &HandshakeRecord) -> Vec<page::Certificate> {
+    let mut rows: Vec<page::Certificate> = record
+        .chain
+        .iter()
+        .filter_map(|entry| {
+            let der = STANDARD.decode(&entry.der).ok()?;
+            let parsed = Certificate::parse(&der).ok()?;
+            let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+            Some(page::Certificate {
+                role: entry.kind.clone(),
+                subject: parsed.subject_name().to_owned(),
+                issuer: parsed.issuer_name().to_owned(),
+                not_before: time(parsed.not_before()),
+                not_after: time(parsed.not_after()),
+                fingerprint: hex::encode(fingerprint),
+                key: if parsed.p384_key().is_some() { "ECDSA P-384".to_owned() } else { "RSA 4096".to_owned() },
+                trust: match entry.kind.as_str() {
+                    "ARK" if record.tee == "software-tee" => "root of this user's software TEE".to_owned(),
+                    "ARK" => "AMD's root, compiled in".to_owned(),
+                    _ => "by the one above".to_owned(),
+                },
+            })
+        })
+        .collect();
+    rows.reverse();
+    rows
+}
+
+fn checks(record: &HandshakeRecord) -> Vec<page::Check> {
+    let row = |check: &belljar_broker::CheckRecord| page::Check {
+        name: check.name.clone(),
+        outcome: match check.outcome {
+            Outcome::Passed => page::Outcome::Passed,
+            Outcome::Failed => page::Outcome::Failed,
+            Outcome::NotChecked => page::Outcome::NotChecked,
+        },
+        expected: check.expected.clone(),
+        found: check.found.clone(),
+    };
+    record.checks.iter().map(row).collect()
+}
+
+fn decisions(record: &HandshakeRecord) -> Vec<page::Decision> {
+    let row = |release: &belljar_broker::Release| page::Decision {
+        resource: format!("kbs:///{}", release.resource),
+        rule: format!("default deny; this workload ({}) may have this path", record.workloads.join(", ")),
+        allowed: release.denial.is_none(),
+        reason: match (&release.denial, release.bytes) {
+            (Some(denial), _) => denial.to_string(),
+            (None, Some(bytes)) => format!("released: {bytes} bytes, encrypted to the key in the evidence"),
+            (None, None) => "released".to_owned(),
+        },
+    };
+    record.releases.iter().map(row).collect()
+}
+
+/// Keeps the data of the page below `data/runs`, the last hundred.
+pub fn keep(data: &Path, pod: &str, page: &Page) -> Result<(), Failure> {
+    let directory = data.join("runs");
+    let failed = |e: std::io::Error| Failure::undecided(format!("cannot keep the record in {}: {e}", directory.display()));
+    std::fs::create_dir_all(&directory).map_err(failed)?;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let text = serde_json::to_vec_pretty(page).map_err(Failure::undecided)?;
+    // The name sorts by time.
+    std::fs::write(directory.join(format!("{seconds:012}-{pod}.json")), text).map_err(failed)?;
+    let mut names: Vec<_> = std::fs::read_dir(&directory).map_err(failed)?.flatten().map(|e| e.path()).collect();
+    names.sort();
+    for old in names.iter().take(names.len().saturating_sub(KEPT)) {
+        let _ = std::fs::remove_file(old);
+    }
+    Ok(())
+}
+
+fn fact(name: &str, value: &str) -> page::Fact {
+    page::Fact { name: name.to_owned(), value: value.to_owned() }
+}
+
+fn millis(micros: u64) -> f64 {
+    // Exact up to 2^32 microseconds, more than an hour.
+    f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1000.0
+}
+
+fn now() -> String {
+    time(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// Unix seconds as RFC 3339 in UTC (days to date by the civil calendar).
+pub fn time(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01, in eras of 400 years.
+    let z = days.saturating_add(719_468);
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(time(1_795_436_053), "2026-11-23T12:14:13Z");
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per verb.
+
+pub mod broker;
+pub mod contract;
+pub mod doctor;
+pub mod guest;
+pub mod image;
+pub mod measure;
+pub mod probe;

@@ -1,0 +1,169 @@
+//! `belljar measure snp|software|pod`: predicted launch measurements.
+
+use std::path::PathBuf;
+
+use belljar_guest_image::GuestImage;
+use belljar_measure::{SnpLaunch, SoftwareLaunch};
+use belljar_vmm::machine::SHAPES;
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::output::{Format, json, table};
+use crate::paths::Paths;
+use crate::verbs::guest;
+
+/// Predicted launch measurements.
+#[derive(Debug, Subcommand)]
+pub enum Measure {
+    /// The launch digest of an SNP guest
+    #[command(after_help = "Example: belljar measure snp --ovmf OVMF.amdsev.fd --kernel vmlinuz --initrd initrd --append 'quiet' --vcpus 2")]
+    Snp {
+        /// OVMF for AMD SEV
+        #[arg(long)]
+        ovmf: PathBuf,
+        /// Kernel (bzImage)
+        #[arg(long)]
+        kernel: PathBuf,
+        /// Initrd
+        #[arg(long)]
+        initrd: PathBuf,
+        /// Kernel command line
+        #[arg(long, default_value = "")]
+        append: String,
+        /// Number of vCPUs
+        #[arg(long, default_value_t = 1)]
+        vcpus: u32,
+        /// vCPU model of QEMU
+        #[arg(long, default_value = "EPYC-v4")]
+        vcpu_type: String,
+        /// SEV features of the guest
+        #[arg(long, default_value_t = 1)]
+        guest_features: u64,
+    },
+    /// The launch digest of a software TEE guest
+    #[command(after_help = "Example: belljar measure software --firmware qboot.rom --kernel vmlinux --initrd initrd --append 'quiet' --vcpus 2")]
+    Software {
+        /// Firmware
+        #[arg(long)]
+        firmware: PathBuf,
+        /// Kernel (PVH ELF)
+        #[arg(long)]
+        kernel: PathBuf,
+        /// Initrd
+        #[arg(long)]
+        initrd: PathBuf,
+        /// Kernel command line
+        #[arg(long, default_value = "")]
+        append: String,
+        /// Number of vCPUs
+        #[arg(long, default_value_t = 1)]
+        vcpus: u32,
+    },
+    /// Every shape of a guest image at once: a table of reference values
+    #[command(after_help = "Example: belljar measure pod --format json")]
+    Pod {
+        /// A guest image's directory (default: the current one)
+        #[arg(long, value_name = "DIR")]
+        image: Option<PathBuf>,
+        /// With the debugging command line
+        #[arg(long)]
+        debug: bool,
+    },
+}
+
+/// One predicted measurement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reference {
+    /// `snp` or `software`.
+    pub tee: &'static str,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// The launch digest, 48 bytes in lowercase hex.
+    pub measurement: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Table<'a> {
+    guest_image: &'a str,
+    command_line: String,
+    references: Vec<Reference>,
+}
+
+impl Measure {
+    /// Carries the verb out.
+    pub fn execute(self, paths: &Paths, format: Format) -> Result<i32, Failure> {
+        match self {
+            Self::Snp { ovmf, kernel, initrd, append, vcpus, vcpu_type, guest_features } => {
+                let vcpu_type = vcpu_type.parse().map_err(Failure::usage)?;
+                let launch = SnpLaunch { ovmf, kernel, initrd, cmdline: append, vcpus, vcpu_type, guest_features };
+                one("snp", vcpus, belljar_measure::snp(&launch).map_err(Failure::undecided)?, format)
+            }
+            Self::Software { firmware, kernel, initrd, append, vcpus } => {
+                let launch = SoftwareLaunch { firmware, kernel, initrd, cmdline: append, vcpus };
+                one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::undecided)?, format)
+            }
+            Self::Pod { image, debug } => {
+                let image = guest::open(&image.unwrap_or_else(|| paths.guest()))?;
+                let mut references = Vec::new();
+                for vcpus in SHAPES {
+                    for (tee, digest) in [("software", software(&image, debug, vcpus)?), ("snp", snp(&image, debug, vcpus)?)] {
+                        references.push(Reference { tee, vcpus, measurement: hex::encode(digest) });
+                    }
+                }
+                match format {
+                    Format::Json => {
+                        json(&Table { guest_image: image.id(), command_line: image.cmdline(debug), references })?;
+                    }
+                    Format::Text => {
+                        let rows: Vec<Vec<String>> = references
+                            .into_iter()
+                            .map(|r| vec![r.tee.to_owned(), r.vcpus.to_string(), r.measurement])
+                            .collect();
+                        print!("{}", table(&["TEE", "VCPUS", "MEASUREMENT"], &rows));
+                    }
+                }
+                Ok(0)
+            }
+        }
+    }
+}
+
+fn one(tee: &'static str, vcpus: u32, digest: [u8; 48], format: Format) -> Result<i32, Failure> {
+    let measurement = hex::encode(digest);
+    match format {
+        Format::Json => json(&Reference { tee, vcpus, measurement })?,
+        Format::Text => println!("{measurement}"),
+    }
+    Ok(0)
+}
+
+/// What a software TEE will report for a pod of this guest image; from the digests in the image's manifest.
+pub fn software(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
+    let firmware = std::fs::read(image.qboot())
+        .map_err(|e| Failure::undecided(format!("{}: {e}", image.qboot().display())).hint("run `belljar guest build`"))?;
+    let digests = belljar_measure::SoftwareDigests {
+        firmware: &firmware,
+        kernel: file_digest(image, "vmlinux")?,
+        initrd: file_digest(image, "initrd")?,
+        cmdline: &image.cmdline(debug),
+        vcpus,
+    };
+    belljar_measure::software_from_digests(&digests).map_err(Failure::undecided)
+}
+
+/// What SNP hardware will report for a pod of this guest image.
+pub fn snp(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
+    let launch =
+        SnpLaunch::new(&image.ovmf_amdsev(), &image.vmlinuz(), &image.initrd(), &image.cmdline(debug), vcpus);
+    belljar_measure::snp(&launch).map_err(Failure::undecided)
+}
+
+/// The SHA-256 that the image's manifest has for one of its files.
+pub fn file_digest(image: &GuestImage, name: &str) -> Result<[u8; 32], Failure> {
+    let broken = || Failure::undecided(format!("the guest image has no digest of {name}")).hint("run `belljar guest build`");
+    let entry = image.manifest().files.get(name).ok_or_else(broken)?;
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&entry.sha256, &mut digest).map_err(|_| broken())?;
+    Ok(digest)
+}
