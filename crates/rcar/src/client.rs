@@ -159,15 +159,17 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection = Connection::open(stream, pin).await.map_err(|cause| failed(Step::Connect, cause))?;
-        Ok(Self { connection, key: TeeKey::generate()?, session: None })
+        Self::connect_within(stream, pin, Connection::TIME_LIMIT).await
     }
 
-    /// Sets the time for each answer.
-    #[must_use]
-    pub fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.connection = self.connection.with_time_limit(limit);
-        self
+    /// [`Client::connect`] with another time for the TLS handshake and for each answer.
+    pub async fn connect_within<S>(stream: S, pin: SpkiPin, limit: Duration) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = Connection::open_within(stream, pin, limit).await;
+        let connection = connection.map_err(|cause| failed(Step::Connect, cause))?;
+        Ok(Self { connection, key: TeeKey::generate()?, session: None })
     }
 
     /// Asks for a challenge, with a fresh TEE key. Gives the `report_data` for the evidence.

@@ -137,7 +137,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Time for the handshake and for each answer, unless [`Connection::with_time_limit`] sets another.
+    /// Time for the handshake and for each answer, unless [`Connection::open_within`] sets another.
     pub const TIME_LIMIT: Duration = Duration::from_secs(20);
 
     /// Opens TLS on `stream`, and accepts only the pinned key.
@@ -145,7 +145,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let limit = Self::TIME_LIMIT;
+        Self::open_within(stream, pin, Self::TIME_LIMIT).await
+    }
+
+    /// [`Connection::open`] with another time for the handshake and for each answer.
+    pub async fn open_within<S>(stream: S, pin: SpkiPin, limit: Duration) -> Result<Self, ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let verifier = Arc::new(PinVerifier { pin, found: OnceLock::new(), provider: default_provider() });
         let connector = TlsConnector::from(Arc::new(tls_config(verifier.clone())?));
         // The name is not sent and not compared: the key is the name.
@@ -165,13 +172,6 @@ impl Connection {
             }
         });
         Ok(Self { sender, driver, limit })
-    }
-
-    /// Sets the time for each answer.
-    #[must_use]
-    pub fn with_time_limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
     }
 
     /// Sends a request and reads its answer of at most `max` bytes. `headers` are given as they are; `Host` is added, and
