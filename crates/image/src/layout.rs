@@ -34,7 +34,9 @@ impl Layout {
         let mut tar = TarReader::seeking(file);
         let mut files = BTreeMap::new();
         while let Some(entry) = tar.next_entry().map_err(|error| match error {
-            TarError::Checksum { at: 0 } => bad("it is not a tar (a compressed one must be unpacked first)".to_owned()),
+            TarError::Checksum { at: 0 } | TarError::Truncated { at: 0 } => {
+                bad("it is not a tar (a compressed one must be unpacked first)".to_owned())
+            }
             other => bad(other.to_string()),
         })? {
             if entry.kind != Kind::File {

@@ -14,7 +14,7 @@ impl Header {
     /// Accepts `block` when its checksum field is the sum of its bytes, as unsigned or (historic) signed numbers.
     pub(super) fn new(block: [u8; BLOCK], at: u64) -> Result<Self, TarError> {
         let header = Self(block);
-        let stored = number(header.field(148, 8)).ok_or(TarError::Number { field: "chksum", at })?;
+        let stored = number(header.field(148, 8)).ok_or(TarError::Checksum { at })?;
         let (mut unsigned, mut signed) = (0_i64, 0_i64);
         for (i, byte) in block.iter().enumerate() {
             let byte = if (148..156).contains(&i) { b' ' } else { *byte };
