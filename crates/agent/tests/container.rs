@@ -1,4 +1,4 @@
-//! The container runtime, with real containers on this machine (needs root) or in a VM (`tests/container/vm.sh`).
+//! The container runtime, with real containers on this machine (needs root) and, when it is told where, in a VM (`tests/container/vm.rs`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -579,4 +579,25 @@ fn many_at_once_from_many_threads() {
             assert_eq!(thread.join().unwrap(), "pid: 1 session 1\nfds: 0 1 2 3\n");
         }
     });
+}
+
+#[test]
+fn the_time_that_a_start_takes() {
+    if !root() {
+        return;
+    }
+    // From the call to the executed program, with a secret and a bounded cgroup: the median of some, for the record.
+    let mut times: Vec<u128> = (0..15)
+        .map(|_| {
+            let mut case = Case::new(&["exit:0"]);
+            case.secrets = vec![("/run/secrets/key", 0o400, b"key")];
+            let (running, time, _layers) = case.timed();
+            assert_eq!(running.wait().unwrap(), Exit::Code(0));
+            running.cleanup().unwrap();
+            time.as_micros()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("{} microseconds from spawn to the executed program (median of {})", times[7], times.len());
+    assert!(times[7] < 1_000_000, "{times:?}");
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use belljar_agent::container::{Bundle, ContainerError, Exit, Running, SecretFile, Stdio, spawn};
 use belljar_contract::{Container, Contract, oci_spec};
@@ -47,11 +48,22 @@ impl Case {
     }
 
     pub fn start(&self) -> Result<(Running, [File; 2], TempDir), ContainerError> {
+        self.begin().map(|(running, files, layers, _)| (running, files, layers))
+    }
+
+    /// Starts it and says how long that took.
+    pub fn timed(&self) -> (Running, Duration, TempDir) {
+        let (running, _, layers, time) = self.begin().unwrap();
+        (running, time, layers)
+    }
+
+    fn begin(&self) -> Result<(Running, [File; 2], TempDir, Duration), ContainerError> {
         let directory = tempfile::tempdir_in(env_tmp()).unwrap();
         let mut layers = vec![directory.path().join("0")];
         fs::create_dir_all(layers[0].join("bin")).unwrap();
         let program = layers[0].join("bin/probe");
-        let own = std::env::current_exe().unwrap();
+        let in_vm = Path::new(crate::container_vm::PROGRAM);
+        let own = if in_vm.is_file() { in_vm.to_owned() } else { std::env::current_exe().unwrap() };
         fs::hard_link(&own, &program).or_else(|_| fs::copy(&own, &program).map(drop)).unwrap();
         for (index, fill) in self.layers.iter().enumerate() {
             let layer = directory.path().join((index + 1).to_string());
@@ -90,9 +102,11 @@ impl Case {
         } else {
             Stdio::Streams { stdin: stdin.into(), stdout: stdout_end.into(), stderr: stderr_end.into() }
         };
+        let begun = Instant::now();
         let running = spawn(bundle, stdio)?;
+        let time = begun.elapsed();
         let file = |pipe: std::io::PipeReader| File::from(OwnedFd::from(pipe));
-        Ok((running, [file(stdout), file(stderr)], directory))
+        Ok((running, [file(stdout), file(stderr)], directory, time))
     }
 
     pub fn run(&self) -> Result<Outcome, ContainerError> {
@@ -156,9 +170,7 @@ pub fn controllers(needed: &[&str]) -> bool {
     let missing: Vec<_> =
         needed.iter().filter(|name| !available.split_whitespace().any(|found| found == **name)).collect();
     if !missing.is_empty() {
-        eprintln!(
-            "IGNORED: cgroup v2 has no controller {missing:?} on this machine; `tests/container/vm.sh` runs it in a VM"
-        );
+        eprintln!("IGNORED: cgroup v2 has no controller {missing:?} on this machine; the VM test does it");
     }
     missing.is_empty()
 }

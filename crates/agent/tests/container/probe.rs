@@ -12,7 +12,7 @@ static PROBE: extern "C" fn() = probe;
 
 extern "C" fn probe() {
     if std::process::id() == 1 && std::env::var_os("BELLJAR_PROBE").is_none() {
-        // The kernel has started the test binary as init of a VM: see `tests/container/vm.md`.
+        // The kernel has started the test binary as init of a VM: see `vm.rs`.
         super::container_vm::be_init();
         return;
     }
