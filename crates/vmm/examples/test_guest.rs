@@ -9,6 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use belljar_guest_api::api::{
@@ -57,11 +58,10 @@ fn port(name: &str) -> File {
     for port in std::fs::read_dir("/sys/class/virtio-ports").unwrap() {
         let port = port.unwrap();
         if std::fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim() == name) {
-            return OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(format!("/dev/{}", port.file_name().display()))
-                .unwrap();
+            let flags = if name == names::PROBE_PORT { OFlags::NONBLOCK.bits().cast_signed() } else { 0 };
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).custom_flags(flags);
+            return options.open(format!("/dev/{}", port.file_name().display())).unwrap();
         }
     }
     panic!("no port {name}")
@@ -73,14 +73,15 @@ async fn serve(test: String) {
     let (read, write) = (tokio::fs::File::from_std(file.try_clone().unwrap()), tokio::fs::File::from_std(file));
     let socket = futures_util::stream::once(async { Ok(tokio::io::join(read, write)) });
     let listener = Listener::new(socket.chain(futures_util::stream::pending()));
-    let mut server =
-        Server::new().add_listener(listener).register_service(create_agent(std::sync::Arc::new(Test(test))));
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(create_agent(std::sync::Arc::new(Test(test, Default::default()))));
     server.start().await.unwrap();
     std::future::pending::<()>().await;
     drop(Socket::new(tokio::io::empty()));
 }
 
-struct Test(String);
+struct Test(String, std::sync::Mutex<Option<(Vec<u8>, File)>>);
 
 #[async_trait::async_trait]
 impl Agent for Test {
@@ -111,12 +112,19 @@ impl Agent for Test {
 
     async fn start_probe(&self, _: &TtrpcContext, request: StartProbeRequest) -> ttrpc::Result<Empty> {
         let seed: [u8; 32] = request.seed.try_into().unwrap();
-        Vec::leak(canary(&seed, "private").repeat(request.copies as usize));
+        let private = canary(&seed, "private").repeat(request.copies as usize);
         let port = port(names::PROBE_PORT);
-        rustix::fs::fcntl_setfl(&port, OFlags::NONBLOCK).unwrap();
         let shared = canary(&seed, "shared").repeat(64);
         while (&port).write(&shared).is_ok() {}
-        std::mem::forget(port);
+        *self.1.lock().unwrap() = Some((private, port));
+        Ok(Empty::new())
+    }
+
+    async fn end_probe(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        if let Some((mut private, _port)) = self.1.lock().unwrap().take() {
+            private.fill(0);
+            std::hint::black_box(&private);
+        }
         Ok(Empty::new())
     }
 

@@ -19,13 +19,17 @@ const MOST_DISKS_WITH_EVENTFD: usize = 32;
 /// First free slot of the root bus: 0 is the host bridge, 1 the virtio-serial controller; 31 (1f) is the ICH9.
 const FIRST_DISK_SLOT: usize = 2;
 const FUNCTIONS_PER_SLOT: usize = 8;
+/// Set of descriptors that holds the console's.
+const CONSOLE_SET: usize = 0;
+/// Set of descriptors that holds the first disk's, if it is in memory.
+const FIRST_DISK_SET: usize = 1;
 
 /// Numbers of the file descriptors that QEMU inherits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fds {
     /// QMP, a connected stream socket.
     pub qmp: RawFd,
-    /// The guest's console, a connected stream socket.
+    /// The guest's console, the writing end of a pipe.
     pub console: RawFd,
     /// The port [`names::AGENT_PORT`], a connected stream socket.
     pub agent: RawFd,
@@ -67,7 +71,7 @@ impl Arguments {
     }
 
     fn isolation(&mut self, machine: &Machine) {
-        self.push("-name", format!("guest=belljar-{},debug-threads=off", machine.id));
+        self.push("-name", format!("guest=belljar-{}", machine.id));
         self.flag("-nodefaults");
         self.flag("-no-user-config");
         self.flag("-no-reboot");
@@ -143,7 +147,10 @@ impl Arguments {
         self.push("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
         self.push("-mon", "chardev=qmp,mode=control");
         self.json("-device", &json!({"driver": "virtio-serial-pci", "id": "ports", "addr": "1", "max_ports": 4}));
-        self.push("-chardev", format!("socket,id=console,fd={}", fds.console));
+        // A console drops what its channel does not take at once. A pipe packs the kernel's writes of 16 bytes; a socket
+        // is full after 278 of them.
+        self.push("-add-fd", format!("fd={},set={CONSOLE_SET},opaque=console", fds.console));
+        self.push("-chardev", format!("file,id=console,append=on,path=/dev/fdset/{CONSOLE_SET}"));
         self.json("-device", &json!({"driver": "virtconsole", "bus": "ports.0", "nr": 0, "chardev": "console"}));
         let ports = [
             ("agent", names::AGENT_PORT, fds.agent),
@@ -166,8 +173,9 @@ impl Arguments {
                 DiskContent::File(path) => path.to_string_lossy().into_owned(),
                 DiskContent::Bytes(_) => {
                     let fd = memory.next().copied().unwrap_or(-1);
-                    self.push("-add-fd", format!("fd={fd},set={index},opaque={}", disk.serial));
-                    format!("/dev/fdset/{index}")
+                    let set = FIRST_DISK_SET + index;
+                    self.push("-add-fd", format!("fd={fd},set={set},opaque={}", disk.serial));
+                    format!("/dev/fdset/{set}")
                 }
             };
             let node = format!("disk{index}");

@@ -1,20 +1,25 @@
-//! The socket pairs between this process and QEMU, and the memory files of disks that never touch the host's disks.
+//! The channels between this process and QEMU, and the memory files of disks that never touch the host's disks.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::pipe::PipeFlags;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
 use crate::arguments::Fds;
 use crate::machine::{DiskContent, Machine};
+
+/// Bytes that the console's pipe holds (1 MiB is what `/proc/sys/fs/pipe-max-size` allows everybody by default).
+const CONSOLE_PIPE: usize = 1 << 20;
 
 /// Our ends.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub qmp: UnixStream,
-    pub console: UnixStream,
+    pub console: pipe::Receiver,
     pub agent: UnixStream,
     pub tee: UnixStream,
     pub probe: UnixStream,
@@ -23,7 +28,7 @@ pub(crate) struct Host {
 /// QEMU's ends.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    sockets: [OwnedFd; 5],
+    ends: [OwnedFd; 5],
     memory_disks: Vec<OwnedFd>,
 }
 
@@ -38,12 +43,16 @@ impl Channels {
             ours.set_nonblocking(true)?;
             Ok((UnixStream::from_std(ours)?, theirs.into()))
         };
-        let ((qmp, q), (console, c), (agent, a), (tee, t), (probe, p)) = (pair()?, pair()?, pair()?, pair()?, pair()?);
+        let ((qmp, q), (agent, a), (tee, t), (probe, p)) = (pair()?, pair()?, pair()?, pair()?);
+        let (console, c) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // Room for a whole boot log while we are not scheduled; without it, lines may be lost.
+        let _ = rustix::pipe::fcntl_setpipe_size(&c, CONSOLE_PIPE);
+        let console = pipe::Receiver::from_owned_fd(console)?;
         let memory_disks = machine.disks.iter().filter_map(|disk| match &disk.content {
             DiskContent::Bytes(bytes) => Some(memory_file(&disk.serial, bytes)),
             DiskContent::File(_) => None,
         });
-        let guest = Guest { sockets: [q, c, a, t, p], memory_disks: memory_disks.collect::<io::Result<_>>()? };
+        let guest = Guest { ends: [q, c, a, t, p], memory_disks: memory_disks.collect::<io::Result<_>>()? };
         Ok((Host { qmp, console, agent, tee, probe }, guest))
     }
 }
@@ -51,14 +60,14 @@ impl Channels {
 impl Guest {
     /// Their numbers, as they stand on QEMU's command line.
     pub fn fds(&self) -> Fds {
-        let [qmp, console, agent, tee, probe] = self.sockets.each_ref().map(|fd| fd.as_raw_fd());
+        let [qmp, console, agent, tee, probe] = self.ends.each_ref().map(|fd| fd.as_raw_fd());
         let memory_disks = self.memory_disks.iter().map(|fd| fd.as_raw_fd()).collect();
         Fds { qmp, console, agent, tee, probe, memory_disks }
     }
 
     /// All of them, to be inherited.
     pub fn into_fds(self) -> Vec<OwnedFd> {
-        self.sockets.into_iter().chain(self.memory_disks).collect()
+        self.ends.into_iter().chain(self.memory_disks).collect()
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct Supervised {
 pub(crate) fn watch(
     spawned: Spawned,
     qmp: UnixStream,
-    console: UnixStream,
+    console: pipe::Receiver,
     tail: Console,
     sink: Option<std::fs::File>,
     quit: Arc<Notify>,
@@ -146,7 +146,7 @@ async fn talk(qmp: UnixStream, quit: Arc<Notify>, asked: Arc<std::sync::atomic::
     last
 }
 
-async fn read_console(mut console: UnixStream, tail: Console, sink: Option<std::fs::File>) {
+async fn read_console(mut console: pipe::Receiver, tail: Console, sink: Option<std::fs::File>) {
     let mut sink = sink.map(tokio::fs::File::from_std);
     let mut buffer = vec![0; 8192];
     while let Ok(n @ 1..) = console.read(&mut buffer).await {

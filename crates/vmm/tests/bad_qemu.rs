@@ -173,7 +173,8 @@ async fn kvm_is_believed_only_when_a_guest_ran() {
         assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2, "the answer was not forgotten");
         first
     };
-    let console = AGENT.replace("id=agent", "id=console");
+    let console =
+        r#"for word in "$@"; do case "$word" in fd=*,opaque=console) fd="${word%%,*}"; fd="${fd#fd=}";; esac; done"#;
     let works = probe(&format!("{console}\necho belljar-guest-runs >&$fd")).await;
     assert_eq!((works.accel(), works.reason.as_str()), (Accel::Kvm, "a test guest ran"));
     let fails = probe("echo 'failed to set MSR' >&2; exit 1").await;

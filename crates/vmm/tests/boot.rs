@@ -13,8 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belljar_guest_api::api::ShutdownRequest;
+use belljar_guest_api::canary;
 use belljar_guest_api::softport::Response;
-use belljar_vmm::{Exit, Measured, PodVm, SecureProcessor, VmError, process_start};
+use belljar_vmm::control::{Control, ControlError, Request, Session};
+use belljar_vmm::probe::{Verdict, search};
+use belljar_vmm::{Exit, Measured, Pod, PodVm, Pods, ProcessId, SecureProcessor, TeeKind, VmError, process_start};
 use common::{machine, options};
 
 #[tokio::test]
@@ -175,9 +178,117 @@ async fn a_bad_frame_on_the_tee_port_ends_its_service_only() {
 
 /// No process has the machine's name on its command line.
 fn no_qemu_named(test: &str) -> bool {
-    let name = format!("guest=belljar-test-{}-{test},", std::process::id());
+    let name = format!("guest=belljar-test-{}-{test}\0", std::process::id());
     std::fs::read_dir("/proc").unwrap().flatten().all(|entry| {
         let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         !String::from_utf8_lossy(&cmdline).contains(&name)
     })
+}
+
+/// What the software secure processor measures is what the machine says.
+#[tokio::test]
+async fn the_software_tee_accepts_and_measures_our_command_line() {
+    let mut machine = machine("hello");
+    machine.disks = vec![belljar_vmm::Disk {
+        content: belljar_vmm::DiskContent::Bytes(vec![0; 512].into()),
+        serial: "initdata".into(),
+    }];
+    let vm = PodVm::start(&machine, options()).await.unwrap();
+    let launch = belljar_softtee::Launch::of_process(vm.qemu_pid()).unwrap();
+    assert_eq!(launch.host_data(), &[0xab; 32]);
+    assert_eq!(launch.command_line().cmdline, machine.guest.cmdline);
+    assert_eq!(launch.command_line().kernel, machine.guest.kernel.to_str().unwrap());
+    assert_eq!(launch.command_line().vcpus, 1);
+    vm.kill().await;
+}
+
+#[tokio::test]
+async fn debug_mode_writes_the_console_where_the_caller_says() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut options = options();
+    options.console = Some(log.reopen().unwrap());
+    let mut machine = machine("hello");
+    machine.guest.cmdline = machine.guest.cmdline.replace(" quiet", "") + " belljar.debug";
+    PodVm::start(&machine, options).await.unwrap().kill().await;
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    // The kernel shows on hvc0 what it says after the virtio console is there.
+    assert!(text.contains("Run /init as init process") && text.contains("test guest: hello"), "{text}");
+}
+
+#[tokio::test]
+async fn an_owner_that_is_killed_takes_its_vm_along() {
+    let exe = std::env::current_exe().unwrap();
+    let owner = exe.parent().unwrap().parent().unwrap().join("examples/owner");
+    let mut owner = tokio::process::Command::new(owner)
+        .args([common::kernel(), common::initrd()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut out = tokio::io::BufReader::new(owner.stdout.take().unwrap());
+    tokio::io::AsyncBufReadExt::read_line(&mut out, &mut said).await.unwrap();
+    let qemu: u32 = said.trim().parse().unwrap();
+    assert!(process_start(qemu).is_some());
+    owner.kill().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while process_start(qemu).is_some() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(process_start(qemu), None, "QEMU outlived its owner");
+}
+
+#[tokio::test]
+async fn the_memory_of_a_software_tee_is_readable_while_a_probe_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let pods = Pods::at(dir.path().join("pods")).unwrap();
+    let pod = Pod {
+        id: "p".into(),
+        name: "p".into(),
+        image: "oci:x".into(),
+        tee: TeeKind::Software,
+        created: 1,
+        owner: ProcessId::this(),
+        qemu: None,
+    };
+    let mut run = pods.create(pod).unwrap();
+    let mut vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    run.set_qemu(vm.qemu_pid()).unwrap();
+    let port = vm.take_probe_port();
+    let _control = Control::serve(&run.control_socket(), run.pod().clone(), vm.qemu_pid(), vm.agent(), port).unwrap();
+    let socket = pods.control_socket(&pods.find("p").unwrap());
+    let mut session = Session::connect(&socket).await.unwrap();
+    let info = session.call(&Request::Info).await.unwrap();
+    assert_eq!((info.qemu_pid, info.pod.as_ref()), (Some(vm.qemu_pid()), Some(run.pod())));
+    let refused = session.call(&Request::ProbeEnd).await.unwrap_err();
+    assert!(
+        matches!(&refused, ControlError::Refused(why) if why == "no probe of this connection is running"),
+        "{refused}"
+    );
+
+    for seed in [[3; 32], [4; 32]] {
+        let (private, shared) = (canary(&seed, "private"), canary(&seed, "shared"));
+        let count = || {
+            let began = Instant::now();
+            let found = search(vm.qemu_pid(), &[&private, &shared]).unwrap();
+            println!("{found:?} in {:?}", began.elapsed());
+            (found.counts[0], found.counts[1])
+        };
+        assert_eq!(count(), (0, 0));
+        let start = Request::ProbeStart { seed: hex::encode(seed), copies: 16 };
+        session.call(&start).await.unwrap();
+        let mut other = Session::connect(&socket).await.unwrap();
+        let refused = other.call(&start).await.unwrap_err();
+        let running = "another probe of this pod is running; wait for its end";
+        assert!(matches!(&refused, ControlError::Refused(why) if why == running), "{refused}");
+        let (private_hits, shared_hits) = count();
+        assert!(private_hits >= 16 && shared_hits > 0, "{private_hits} {shared_hits}");
+        assert_eq!(Verdict::of(private_hits, shared_hits), Verdict::Readable);
+        session.call(&Request::ProbeEnd).await.unwrap();
+        assert_eq!(count().0, 0, "the private canary is still there");
+    }
+
+    let short = Request::ProbeStart { seed: "ab".into(), copies: 16 };
+    let refused = session.call(&short).await.unwrap_err();
+    assert!(matches!(&refused, ControlError::Refused(why) if why == "a probe's seed is 32 bytes in hex"), "{refused}");
+    vm.kill().await;
 }
