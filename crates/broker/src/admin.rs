@@ -221,3 +221,50 @@ async fn handshakes(State(broker): State<Broker>, Query(filter): Query<Filter>) 
     let handshakes = records.iter().map(AsRef::as_ref).filter(is_wanted).collect();
     json(StatusCode::OK, &HandshakesBody { handshakes })
 }
+
+/// Entry for fuzzing: reads `data` as a registration, and registers it.
+pub fn fuzz(data: &[u8]) {
+    let Ok(body) = serde_json::from_slice::<WorkloadBody>(data) else { return };
+    if let (Ok(workload), Ok(broker)) = (Workload::try_from(body), Broker::new(crate::Config::default())) {
+        let _ = broker.register(workload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z]{1,5}(/[a-z.]{1,5}){0,3}", "\\PC{0,10}", Just("default/key/*".to_owned()), "[0-9a-f]{96}"]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_survives_the_wire(
+            name in text(), digest in "[0-9a-f]{64}", measurement in "[0-9a-f]{96}",
+            path in text(), rule in text(), content in proptest::collection::vec(any::<u8>(), 0..20), ttl: Option<u64>,
+        ) {
+            let body = WorkloadBody {
+                name: name.clone(),
+                owner: name.clone(),
+                initdata_digest: digest,
+                references: vec![ReferenceBody { name: name.clone(), owner: name, measurement }],
+                resources: vec![ResourceBody { path, content: STANDARD.encode(content) }],
+                rules: vec![rule],
+                ttl_seconds: ttl,
+            };
+            let json = serde_json::to_vec(&body).unwrap();
+            fuzz(&json);
+            if let Ok(workload) = Workload::try_from(body) {
+                let again = serde_json::to_vec(&WorkloadBody::from(&workload)).unwrap();
+                prop_assert_eq!(&again, &json);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            fuzz(&data);
+        }
+    }
+}

@@ -153,7 +153,7 @@ fn authentic(appraised: &mut Appraised, known: &Known<'_>, evidence: &SnpEvidenc
             outcome: check.outcome.into(),
             expected: check.expected.clone(),
             found: check.found.clone(),
-            owner: None,
+            owner: (check.name == "chain-to-anchor").then(|| "this broker's trust anchors".to_owned()),
         });
     }
     appraised.software = verdict.software;

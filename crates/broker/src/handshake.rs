@@ -21,7 +21,7 @@ use belljar_rcar::{
     key::{ALGORITHM, PublicKey},
     snp::SnpEvidence,
     uri::is_segment,
-    wire::{self, Attestation, Challenge, ErrorBody, Request, Token},
+    wire::{self, Attestation, Challenge, ErrorBody, Request, RuntimeData, Token},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -105,16 +105,21 @@ async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<B
             }
         }
     };
-    tracing::debug!(%tee, "attestation");
+    let refuse_message = |claim: &str, expected: &str, found: String, why: &str| {
+        let denial = broker.refuse_message(tee, claim, expected, found);
+        refuse(&format!("{why} (denial {})", denial.id))
+    };
     let message = match Attestation::<SnpEvidence>::parse(&body) {
         Ok(message) => message,
-        Err(e) => return refuse(&e.to_string()),
+        Err(e) => return refuse_message("message", "an attestation with snp evidence", e.to_string(), &e.to_string()),
     };
-    if message.runtime_data.nonce != nonce {
-        return refuse("the nonce is not this session's");
+    let RuntimeData { nonce: found, tee_pubkey } = &message.runtime_data;
+    if *found != nonce {
+        let found = belljar_rcar::sanitize(found, 64);
+        return refuse_message("nonce", &nonce, found, "the nonce is not this session's");
     }
-    if let Err(e) = PublicKey::from_jwk(&message.runtime_data.tee_pubkey, ALGORITHM) {
-        return refuse(&e.to_string());
+    if let Err(e) = PublicKey::from_jwk(tee_pubkey, ALGORITHM) {
+        return refuse_message("tee-pubkey", "an ec key on p-256", e.to_string(), &e.to_string());
     }
     match broker.attest(&id, &nonce, message) {
         Answer::Admitted { token, expires } => with_cookie(json(StatusCode::OK, &Token { token }), &id, expires),

@@ -43,6 +43,7 @@ mod session;
 mod state;
 pub mod workload;
 
+pub use admin::fuzz;
 pub use belljar_evidence::snp::Anchors;
 pub use config::{AdminToken, Clock, Config, ConfigError, Limits, SystemClock};
 pub use record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release};

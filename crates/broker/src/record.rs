@@ -100,7 +100,8 @@ pub struct CertificateRecord {
     pub der: String,
 }
 
-/// One handshake, from the evidence on.
+/// One handshake, from its attestation message on. Of a message that could not be appraised (not understood, another
+/// session's nonce, an unusable key) only the denial is recorded; one without a live session leaves no record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandshakeRecord {
     /// Its name.

@@ -1,15 +1,15 @@
 use crate::{
     appraisal::{self, Appraised, Known},
     config::{AdminToken, Clock, Config, ConfigError, Limits},
-    record::{CertificateRecord, Denial, HandshakeRecord, Release, Ring},
+    record::{CertificateRecord, CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
     session::{Identity, Sessions, State},
     workload::{Reference, Workload, WorkloadError, WorkloadId},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use belljar_evidence::snp::Anchors;
 use belljar_rcar::{
-    InitData, Jwk, PublicKey,
-    ear::{Appraisal, Claims, ISSUER, PROFILE, TokenKey, VerifierId},
+    InitData, Jwk, PublicKey, Tee,
+    ear::{Appraisal, Claims, ISSUER, PROFILE, Status, TokenKey, TrustVector, VerifierId},
     snp::SnpEvidence,
     wire::Attestation,
 };
@@ -241,6 +241,46 @@ impl Broker {
         };
         self.publish(record);
         answer
+    }
+
+    /// Records an attestation that could not even be appraised, and gives its denial.
+    pub(crate) fn refuse_message(&self, tee: Tee, claim: &str, expected: &str, found: String) -> Denial {
+        let id = random_hex::<6>().unwrap_or_default();
+        let denial = Denial {
+            id: id.clone(),
+            refused: "attestation".into(),
+            claim: claim.into(),
+            expected: expected.into(),
+            found,
+            owner: "the workload's agent".into(),
+        };
+        tracing::warn!(%denial, "attestation refused");
+        let check = CheckRecord {
+            name: claim.into(),
+            outcome: Outcome::Failed,
+            expected: denial.expected.clone(),
+            found: denial.found.clone(),
+            owner: Some(denial.owner.clone()),
+        };
+        self.publish(HandshakeRecord {
+            id,
+            at: self.now(),
+            tee: tee.to_string(),
+            admitted: false,
+            status: Status::None,
+            trust_vector: TrustVector::default(),
+            checks: vec![check],
+            denial: Some(denial.clone()),
+            workloads: Vec::new(),
+            host_data: None,
+            measurement: None,
+            init_data: None,
+            report: None,
+            chain: Vec::new(),
+            token: None,
+            releases: Vec::new(),
+        });
+        denial
     }
 
     /// Decides about a resource.

@@ -177,6 +177,7 @@ async fn a_root_that_is_not_known_is_refused() {
     let world = World::with(|config| config.anchors = Anchors::amd()).await;
     assert_eq!(denied(&world, &|_| (), Some(DOCUMENT)).await, "chain-to-anchor");
     assert_eq!(world.last().trust_vector.hardware, 97);
+    assert_eq!(world.last().denial.clone().unwrap().owner, "this broker's trust anchors");
     let hardware = world.last().check("hardware").unwrap().found.clone();
     assert_eq!(hardware, "not authentic");
 }

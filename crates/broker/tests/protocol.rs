@@ -143,8 +143,26 @@ async fn each_recorded_error_of_auth_and_attest() {
     // None of these used up the challenge.
     assert_eq!(post(&mut c, "/kbs/v0/attest", Some(&id), &message).await.status, 200);
 
+    let (expected, id) = challenge(&mut c).await;
+    let answer = post(&mut c, "/kbs/v0/attest", Some(&id), &message).await;
+    let denial = world.last().denial.clone().unwrap();
+    refused(&answer, &format!("the nonce is not this session's (denial {})", denial.id));
+    assert_eq!((denial.claim.as_str(), denial.expected, denial.found), ("nonce", expected, nonce));
+
+    let (nonce, id) = challenge(&mut c).await;
+    let mut message = attestation(&world, &nonce, &key);
+    message["runtime-data"]["tee-pubkey"]["kty"] = "RSA".into();
+    let answer = post(&mut c, "/kbs/v0/attest", Some(&id), &message.to_string()).await;
+    let denial = world.last().denial.clone().unwrap();
+    let why = "key of type \"RSA\" on curve \"P-256\" is not supported; use EC on P-256";
+    refused(&answer, &format!("{why} (denial {})", denial.id));
+    assert_eq!(denial.claim, "tee-pubkey");
+
     let (_, id) = challenge(&mut c).await;
-    refused(&post(&mut c, "/kbs/v0/attest", Some(&id), &message).await, "the nonce is not this session's");
+    let answer = post(&mut c, "/kbs/v0/attest", Some(&id), "{}").await;
+    let denial = world.last().denial.clone().unwrap();
+    assert_eq!((error(&answer).0, denial.claim.as_str()), (401, "message"));
+    assert!(error(&answer).2.ends_with(&format!("(denial {})", denial.id)));
     // Wrong report data, and the shipped default policy (which knows no workload): in `handshake.rs`.
 }
 
@@ -208,7 +226,8 @@ async fn a_stolen_cookie_gives_nothing_readable() {
     let (_, victim) = challenge(&mut c).await;
     let message = attestation(&world, &own_nonce, &TeeKey::generate().unwrap()).to_string();
     let answer = post(&mut thief, "/kbs/v0/attest", Some(&victim), &message).await;
-    assert_eq!(error(&answer).2, format!("{ATTEST_FAILED}: the nonce is not this session's"));
+    let detail = error(&answer).2;
+    assert!(detail.starts_with(&format!("{ATTEST_FAILED}: the nonce is not this session's (denial ")), "{detail}");
 }
 
 #[tokio::test]

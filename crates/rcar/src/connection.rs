@@ -16,7 +16,11 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs::default_provider, verify_tls13_signature},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{default_provider, kx_group},
+        verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
@@ -245,7 +249,11 @@ fn short(error: &dyn std::error::Error) -> String {
 }
 
 fn tls_config(verifier: Arc<PinVerifier>) -> Result<ClientConfig, ConnectionError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(verifier.provider.clone()))
+    // The host carries this connection and may keep it: the hybrid with ML-KEM-768 is offered first, so that a quantum
+    // computer of tomorrow does not open the secrets of today.
+    let mut provider = verifier.provider.clone();
+    provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| ConnectionError::Tls(e.to_string()))?
         .dangerous()

@@ -9,8 +9,8 @@
 )]
 
 use belljar_rcar::{
-    Client, ClientError, Connection, Evidence, SpkiPin, Step, Tee, connection::ConnectionError, jwe::JweError,
-    snp::SnpEvidence, tdx::TdxEvidence, wire::Attestation,
+    Client, ClientError, Evidence, SpkiPin, Step, Tee, connection::ConnectionError, jwe::JweError, snp::SnpEvidence,
+    tdx::TdxEvidence, wire::Attestation,
 };
 use rustls::{
     ServerConfig,
@@ -223,6 +223,20 @@ async fn a_resource_for_another_key_is_not_opened() {
     let uri = "kbs:///default/key/1".parse().unwrap();
     assert_eq!(client.resource(&uri).await.unwrap_err(), ClientError::Decrypt(JweError::Unwrap));
     assert!(matches!(client.resource(&uri).await.unwrap_err(), ClientError::Decrypt(JweError::Form(_))));
+}
+
+#[tokio::test]
+async fn the_key_exchange_is_post_quantum() {
+    let identity = identity();
+    let (near, far) = duplex(64 * 1024);
+    let server = TlsAcceptor::from(identity.config.clone()).accept(far);
+    let (client, server) = tokio::join!(Client::connect(near, identity.pin), server);
+    client.unwrap();
+    let server = server.unwrap();
+    let (_, tls) = server.get_ref();
+    assert_eq!(tls.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
+    assert_eq!(tls.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(tls.server_name(), None);
 }
 
 #[tokio::test]

@@ -69,6 +69,32 @@ fn layout_of_the_recorded_token() {
 }
 
 #[test]
+#[ignore = "needs python3 with jwcrypto from PyPI: BELLJAR_PYTHON=…/python cargo nextest run --run-ignored all"]
+fn jwcrypto_verifies_our_token() {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+    let python = std::env::var("BELLJAR_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/independent.py");
+    let (key, other) = (TokenKey::generate().unwrap(), TokenKey::generate().unwrap());
+    let token = key.sign(&claims()).unwrap();
+    let ask = |key: &TokenKey| {
+        let request = json!({ "jwk": key.public().to_jwk(Some("ES256")), "token": token }).to_string();
+        let mut command = Command::new(&python);
+        let command =
+            command.args([script, "token"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let found: Claims = serde_json::from_slice(&ask(&key).stdout).unwrap();
+    assert_eq!(found, claims());
+    let refused = ask(&other);
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+}
+
+#[test]
 fn time_is_checked_on_both_ends() {
     let key = TokenKey::generate().unwrap();
     let token = key.sign(&claims()).unwrap();
