@@ -1,9 +1,13 @@
 //! Joins the software secure processor to the pod VM that it measures.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use belljar_softtee::{Keys, Launch};
+use belljar_softtee::{Keys, Launch, LaunchError};
 use belljar_vmm::{Measured, SecureProcessor};
+
+/// How long a wrapper may take to become QEMU.
+const BECOMES_QEMU: Duration = Duration::from_secs(5);
 
 /// This user's software secure processor.
 #[derive(Debug)]
@@ -20,8 +24,19 @@ impl SoftProcessor {
 
 impl SecureProcessor for SoftProcessor {
     fn measure(&self, qemu: u32) -> Result<Box<dyn Measured>, String> {
-        let launch = Launch::of_process(qemu).map_err(|e| e.to_string())?;
+        let launch = of_process(qemu).map_err(|e| e.to_string())?;
         Ok(Box::new(MeasuredLaunch { launch, keys: self.keys.clone() }))
+    }
+}
+
+/// Measures the process as soon as it has become QEMU: what is started may be a script that does so.
+fn of_process(pid: u32) -> Result<Launch, LaunchError> {
+    let deadline = Instant::now() + BECOMES_QEMU;
+    loop {
+        match Launch::of_process(pid) {
+            Err(LaunchError::Program { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            measured => return measured,
+        }
     }
 }
 

@@ -1,0 +1,85 @@
+//! The demo's directory, `target/demo`: it can be removed at any time, and is used again by the next demo.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use belljar_e2e::programs::{belljar, program, root};
+use belljar_guest_image::{GuestImage, Recipe};
+
+use crate::call;
+use crate::show::{Doing, Trouble, say, seconds};
+
+/// The directory.
+#[derive(Debug)]
+pub struct Work {
+    directory: PathBuf,
+}
+
+impl Work {
+    /// Makes it where it is missing. What an older demo left of layers, image and registry goes, so that all of it is done again.
+    pub fn open() -> Result<Self, Trouble> {
+        let work = Self { directory: root().join("target/demo") };
+        for part in ["data/store", "data/runs", "fraud", "layout", "registry", "attacks"] {
+            let path = work.path(part);
+            if let Err(e) = fs::remove_dir_all(&path) && e.kind() != std::io::ErrorKind::NotFound {
+                return Err(e).doing(format!("remove {}", path.display()));
+            }
+        }
+        for part in ["data", "run", "attacks"] {
+            let path = work.path(part);
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).doing(format!("make {}", path.display()))?;
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&path, mode).doing(format!("close {} to others", path.display()))?;
+        }
+        Ok(work)
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// A call of `belljar` that keeps everything in it.
+    pub fn belljar(&self) -> Command {
+        let mut command = belljar(&self.path("data"));
+        command.env("XDG_RUNTIME_DIR", self.path("run")).env_remove("BELLJAR_GUEST").env_remove("BELLJAR_QEMU");
+        command
+    }
+
+    /// Builds the guest image where there is none, or where the agent or the recipe is another one by now.
+    pub fn guest_image(&self) -> Result<(), Trouble> {
+        if self.current_guest_image()?.is_none() {
+            let built = call::quietly(self.belljar().args(["guest", "build"]))?.must("belljar guest build")?;
+            say(format_args!("built in {}", seconds(built.took)));
+        }
+        let image = self.current_guest_image()?;
+        let image = image.ok_or_else(|| Trouble("the guest image does not hold the agent it was built from".to_owned()))?;
+        image.verify().doing("verify the guest image")?;
+        let manifest = image.manifest();
+        say(format_args!("guest image   {}", image.id()));
+        say(format_args!("kernel        {}, agent {}", manifest.kernel_release, manifest.agent_version));
+        say("every file has the digest of its manifest");
+        Ok(())
+    }
+
+    fn current_guest_image(&self) -> Result<Option<GuestImage>, Trouble> {
+        let directory = self.path("data/guest");
+        if !directory.join("current").exists() {
+            return Ok(None);
+        }
+        // One that this version cannot read is built again.
+        let Ok(image) = GuestImage::open(&directory) else { return Ok(None) };
+        let recipe = Recipe::builtin().doing("read the recipe")?;
+        let same = image.manifest().agent_sha256 == sha256_of(&program("belljar-agent"))?
+            && image.manifest().command_line == *recipe.command_line();
+        Ok(same.then_some(image))
+    }
+}
+
+fn sha256_of(path: &Path) -> Result<String, Trouble> {
+    let bytes = fs::read(path).doing(format!("read {}", path.display()))?;
+    Ok(hex::encode(digest(&SHA256, &bytes)))
+}
