@@ -16,7 +16,7 @@ use crate::channels::{Channels, memory_file};
 use crate::console::Console;
 use crate::machine::{Accel, GuestFiles, Machine, Tee};
 use crate::qemu::Qemu;
-use crate::supervisor::{self, Exit, Supervised};
+use crate::supervisor::{self, Exit};
 use crate::tiny_guest;
 
 /// Longest wait for the tiny guest.
@@ -101,9 +101,8 @@ async fn boot(qemu: &Qemu, guest: &GuestFiles) -> std::io::Result<Kvm> {
     let inherited: Vec<OwnedFd> = guest_ends.into_fds().into_iter().chain([initrd]).collect();
     let spawned = crate::spawn::spawn(&qemu.path, arguments, inherited).await?;
     let console = Console::default();
-    let quit = Arc::new(tokio::sync::Notify::new());
-    let Supervised { pidfd, mut exit } =
-        supervisor::watch(spawned, host_ends.qmp, host_ends.console, console.clone(), None, quit)?;
+    let pidfd = spawned.pidfd.clone();
+    let mut exit = supervisor::watch(spawned, host_ends.qmp, host_ends.console, console.clone(), None, Arc::default())?;
     let ended = tokio::time::timeout(TIME_LIMIT, exit.wait_for(Option::is_some)).await.is_ok();
     if !ended {
         let _ = rustix::process::pidfd_send_signal(&*pidfd, rustix::process::Signal::KILL);

@@ -9,7 +9,7 @@ use belljar_guest_api::api::{AgentClient, HelloRequest, HelloResponse};
 use belljar_guest_api::status::CallError;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use ttrpc::asynchronous::transport::Socket;
 
@@ -18,7 +18,7 @@ use crate::channels::Channels;
 use crate::console::{Console, LastLines, printable};
 use crate::machine::{Machine, MachineError, TeeKind};
 use crate::qemu::{Qemu, QemuError};
-use crate::supervisor::{self, Exit, Supervised};
+use crate::supervisor::{self, Exit, Quit};
 use crate::tee_port::{self, SecureProcessor, TeePortError};
 
 /// Longest wait for the agent's `Hello` unless told otherwise. Bad input must end within 30 s.
@@ -157,7 +157,7 @@ struct Running {
     pidfd: Arc<OwnedFd>,
     console: Console,
     exit: watch::Receiver<Option<Exit>>,
-    quit: Arc<Notify>,
+    quit: Arc<Quit>,
     tee_ended: tee_port::Ended,
     tee_service: JoinHandle<()>,
     fault: Fault,
@@ -258,12 +258,11 @@ impl Running {
         let spawned = crate::spawn::spawn(&qemu.path, arguments, guest.into_fds()).await;
         let spawned = spawned.map_err(system("start QEMU"))?;
 
-        let pid = spawned.child.id();
-        let quit = Arc::new(Notify::new());
+        let (pid, pidfd) = (spawned.pid, spawned.pidfd.clone());
+        let quit = Arc::new(Quit::default());
         let console = Console::default();
-        let Supervised { pidfd, exit } =
-            supervisor::watch(spawned, host.qmp, host.console, console.clone(), sink, quit.clone())
-                .map_err(system("watch QEMU"))?;
+        let exit = supervisor::watch(spawned, host.qmp, host.console, console.clone(), sink, quit.clone())
+            .map_err(system("watch QEMU"))?;
         let tee_ended = tee_port::Ended::new(OnceLock::new());
         let service = tee_port::serve(host.tee, options.processor.clone(), pid);
         let tee_service = tokio::spawn({
@@ -321,7 +320,7 @@ impl Running {
     }
 
     async fn end(&self) -> Exit {
-        self.quit.notify_one();
+        self.quit.ask();
         if let Ok(exit) = tokio::time::timeout(QUIT_GRACE, exit_of(self.exit.clone())).await {
             return exit;
         }
@@ -334,6 +333,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.tee_service.abort();
         if self.exit.borrow().is_none() {
+            self.quit.ask();
             // The supervisor reaps it; the pidfd cannot name another process.
             let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
         }

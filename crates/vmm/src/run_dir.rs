@@ -216,7 +216,11 @@ impl Pods {
                 continue;
             }
             let killed_qemu = read_pod(&path).and_then(|pod| pod.qemu).is_some_and(kill);
-            std::fs::remove_dir_all(&path).map_err(at(&path))?;
+            match std::fs::remove_dir_all(&path) {
+                // Its owner was just removing it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                removed => removed.map_err(at(&path))?,
+            }
             let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             swept.push(Swept { id, killed_qemu });
         }

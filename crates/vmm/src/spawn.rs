@@ -8,18 +8,48 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Signal};
 use tokio::sync::oneshot;
 
-/// A started process: its stderr is a pipe, it leads its own process group, and it dies with us.
+/// A started process: its stderr is a pipe, it leads its own process group, and it dies with us. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Spawned {
-    pub child: Child,
-    pub pidfd: OwnedFd,
+    child: Option<Child>,
+    pub pid: u32,
+    pub pidfd: Arc<OwnedFd>,
+}
+
+impl Spawned {
+    /// The process's stderr, once.
+    pub fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.as_mut()?.stderr.take()
+    }
+
+    /// Kills it; the pidfd cannot name another process.
+    pub fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&*self.pidfd, Signal::KILL);
+    }
+
+    /// Waits for its end. Does not block for long once the pidfd is readable; still it is a wait.
+    pub fn reap(mut self) -> io::Result<ExitStatus> {
+        match self.child.take() {
+            Some(mut child) => child.wait(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 struct Job {
@@ -70,7 +100,7 @@ fn make_child(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Spawn
     drop(inherited);
     let pid = rustix::process::Pid::from_child(&child);
     match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(pidfd) => Ok(Spawned { child, pidfd }),
+        Ok(pidfd) => Ok(Spawned { pid: child.id(), child: Some(child), pidfd: Arc::new(pidfd) }),
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();

@@ -1,9 +1,9 @@
 //! Watches a QEMU process to its end: QMP events, console, stderr, exit status.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -41,32 +41,37 @@ pub enum Exit {
     },
 }
 
-/// A process under watch.
-#[derive(Debug)]
-pub(crate) struct Supervised {
-    pub pidfd: Arc<OwnedFd>,
-    pub exit: watch::Receiver<Option<Exit>>,
+/// How the owner tells QEMU to end.
+#[derive(Debug, Default)]
+pub(crate) struct Quit {
+    asked: AtomicBool,
+    wake: Notify,
 }
 
-/// Starts to watch. `quit` tells QEMU to end; `exit` is set after it was reaped.
+impl Quit {
+    /// From now on the end is the owner's doing; QEMU is told to quit.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
+/// Starts to watch. `quit` tells QEMU to end; the answer is set after it was reaped.
 pub(crate) fn watch(
-    spawned: Spawned,
+    mut process: Spawned,
     qmp: UnixStream,
     console: pipe::Receiver,
     tail: Console,
     sink: Option<std::fs::File>,
-    quit: Arc<Notify>,
-) -> io::Result<Supervised> {
-    let Spawned { mut child, pidfd } = spawned;
-    let stderr = child.stderr.take().map(|pipe| pipe::Receiver::from_owned_fd(pipe.into())).transpose()?;
-    let pidfd = Arc::new(pidfd);
+    quit: Arc<Quit>,
+) -> io::Result<watch::Receiver<Option<Exit>>> {
+    let stderr = process.stderr().map(|pipe| pipe::Receiver::from_owned_fd(pipe.into())).transpose()?;
     // SAFETY: the `AsyncFd` owns a share of the `OwnedFd`, whose descriptor is the same and open until the last share is gone.
-    let ended =
-        unsafe { AsyncFd::register_with_interest(pidfd.clone(), Interest::READABLE) }.map_err(io::Error::from)?;
+    let ended = unsafe { AsyncFd::register_with_interest(process.pidfd.clone(), Interest::READABLE) };
+    let ended = ended.map_err(io::Error::from)?;
     let (send, exit) = watch::channel(None);
     tokio::spawn(async move {
-        let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let talk = tokio::spawn(talk(qmp, quit, asked.clone()));
+        let talk = tokio::spawn(talk(qmp, quit.clone()));
         let read_console = tokio::spawn(read_console(console, tail.clone(), sink));
         let read_stderr = tokio::spawn(async move {
             match stderr {
@@ -81,20 +86,21 @@ pub(crate) fn watch(
         };
         if let Some(Some(Event::Stop)) = early {
             // A machine that stopped by itself never ends by itself.
-            let _ = child.kill();
+            process.kill();
         }
         let _ = ended.readable().await;
-        let status = reap(child).await;
+        drop(ended);
+        let status = tokio::task::spawn_blocking(move || process.reap()).await.map_err(io::Error::other).flatten();
         let said = match early {
             Some(said) => said,
             None => talk.result().await.flatten(),
         };
         Drained(read_console).result().await;
         let stderr = Drained(read_stderr).result().await.unwrap_or_default();
-        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        let asked = quit.asked.load(Ordering::Relaxed);
         let _ = send.send(Some(exit_of(status, said, asked, &stderr, &tail)));
     });
-    Ok(Supervised { pidfd, exit })
+    Ok(exit)
 }
 
 fn exit_of(status: io::Result<ExitStatus>, said: Option<Event>, asked: bool, stderr: &[u8], tail: &Console) -> Exit {
@@ -115,11 +121,10 @@ fn exit_of(status: io::Result<ExitStatus>, said: Option<Event>, asked: bool, std
 }
 
 /// Reads events until the machine stops or QEMU has gone; the last word counts.
-async fn talk(qmp: UnixStream, quit: Arc<Notify>, asked: Arc<std::sync::atomic::AtomicBool>) -> Option<Event> {
+async fn talk(qmp: UnixStream, quit: Arc<Quit>) -> Option<Event> {
     let (mut events, mut commands) = qmp::connect(qmp).await.ok()?;
     let quitter = tokio::spawn(async move {
-        quit.notified().await;
-        asked.store(true, std::sync::atomic::Ordering::Relaxed);
+        quit.wake.notified().await;
         let _ = commands.quit().await;
         commands
     });
@@ -172,11 +177,6 @@ async fn first_bytes(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
         kept.extend_from_slice(buffer.get(..n.min(room)).unwrap_or_default());
     }
     kept
-}
-
-/// The process has ended, so this does not block for long; still it is a wait.
-async fn reap(mut child: Child) -> io::Result<ExitStatus> {
-    tokio::task::spawn_blocking(move || child.wait()).await.map_err(io::Error::other)?
 }
 
 /// A reader that is aborted when it does not end soon after the process.

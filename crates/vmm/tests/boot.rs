@@ -27,6 +27,8 @@ async fn a_machine_starts_answers_and_is_killed() {
     assert_eq!(vm.hello().agent_version, "test");
     let pid = vm.qemu_pid();
     assert!(process_start(pid).is_some());
+    let raw = rustix::process::Pid::from_raw(pid.try_into().unwrap());
+    assert_eq!(rustix::process::getpgid(raw).ok(), raw, "Ctrl-C in our terminal would reach QEMU");
     let began = Instant::now();
     assert_eq!(vm.kill().await, Exit::Killed);
     assert!(began.elapsed() < Duration::from_secs(2));
@@ -39,7 +41,7 @@ async fn dropping_kills() {
     let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
     let (pid, exited) = (vm.qemu_pid(), vm.exited());
     drop(vm);
-    tokio::time::timeout(Duration::from_secs(2), exited).await.unwrap();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(2), exited).await.unwrap(), Exit::Killed);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "not reaped");
 }
 
@@ -291,4 +293,21 @@ async fn the_memory_of_a_software_tee_is_readable_while_a_probe_runs() {
     let refused = session.call(&short).await.unwrap_err();
     assert!(matches!(&refused, ControlError::Refused(why) if why == "a probe's seed is 32 bytes in hex"), "{refused}");
     vm.kill().await;
+}
+
+/// As Ctrl-C during the boot does it.
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_nothing() {
+    for after in [0, 1, 5, 50, 500] {
+        let name = format!("given-up-{after}");
+        let mut machine = machine("hang");
+        machine.id = format!("test-{}-{name}", std::process::id());
+        let start = PodVm::start(&machine, options());
+        assert!(tokio::time::timeout(Duration::from_millis(after), start).await.is_err());
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !no_qemu_named(&name) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(no_qemu_named(&name), "{after} ms");
+    }
 }
