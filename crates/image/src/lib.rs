@@ -34,6 +34,7 @@ mod manifest;
 mod pack;
 mod progress;
 mod push;
+mod record;
 mod reference;
 mod registry;
 mod source;

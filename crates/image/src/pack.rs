@@ -110,7 +110,9 @@ pub fn pack(dir: &Path, tag: &str, layers: &[Vec<PackEntry>], config: &PackConfi
     let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": descriptors });
     let mut descriptor = write_document(&blobs, OCI_MANIFEST, &manifest)?;
     let manifest_digest = descriptor.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
-    descriptor["annotations"] = json!({ REF_NAME: tag });
+    if let Some(fields) = descriptor.as_object_mut() {
+        fields.insert("annotations".to_owned(), json!({ REF_NAME: tag }));
+    }
     write(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add_to_index(&dir.join("index.json"), tag, descriptor)?;
     Ok(manifest_digest)

@@ -15,22 +15,19 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::convert::{self, Compression, ConvertError, Expected};
+use crate::convert::{self, ConvertError, Expected};
 use crate::credentials::Credentials;
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::manifest;
 use crate::progress::Progress;
+use crate::record::{ImageRecord, LayerRecord, VERSION, key_of};
 use crate::reference::Reference;
-use crate::source::{Resolved, Source};
+use crate::source::Source;
 use crate::verity;
-
-/// Version of the layer format and of the records. Another version's files are not used.
-const VERSION: u32 = 1;
 
 /// When to ask the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,36 +75,6 @@ pub struct Store {
     dir: PathBuf,
     limits: Limits,
     credentials: Credentials,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LayerRecord {
-    version: u32,
-    diff_id: String,
-    file_bytes: u64,
-    data_blocks: u64,
-    verity_root: String,
-    salt: String,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImageRecord {
-    version: u32,
-    reference: String,
-    manifest_digest: String,
-    config: String,
-    layers: Vec<BlobRecord>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlobRecord {
-    digest: String,
-    size: u64,
-    diff_id: String,
-    compression: Compression,
 }
 
 impl Store {
@@ -389,25 +356,6 @@ impl Job {
     }
 }
 
-impl ImageRecord {
-    fn new(reference: &Reference, resolved: Resolved) -> Result<Self, ImageError> {
-        let blob = |layer: Expected| BlobRecord {
-            digest: layer.digest,
-            size: layer.size,
-            diff_id: layer.diff_id,
-            compression: layer.compression,
-        };
-        Ok(Self {
-            version: VERSION,
-            reference: reference.to_string(),
-            manifest_digest: resolved.manifest_digest,
-            config: String::from_utf8(resolved.config)
-                .map_err(|error| ImageError::Document { what: "config", why: error.to_string() })?,
-            layers: resolved.layers.into_iter().map(blob).collect(),
-        })
-    }
-}
-
 /// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work)
@@ -431,8 +379,4 @@ async fn report<T>(
             Ok(()) = heard.changed() => tell(*heard.borrow_and_update()),
         }
     }
-}
-
-fn key_of(reference: &str) -> String {
-    hex::encode(digest(&SHA256, reference.as_bytes()))
 }

@@ -96,7 +96,7 @@ fn play(entries: Vec<Entry>) -> (Vec<u8>, BTreeMap<String, Node>) {
             content: Vec::new(),
             mode,
             uid,
-            mtime: raw.mtime as i64,
+            mtime: raw.mtime.cast_signed(),
             xattrs: xattrs.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone())).collect(),
             inode,
         };

@@ -12,6 +12,8 @@ pub(crate) type NodeId = u32;
 
 /// The root directory.
 pub(crate) const ROOT: NodeId = 0;
+/// Longest name in bytes.
+const MAX_NAME: u64 = 255;
 /// Node numbers use 24 bits.
 pub(crate) const MAX_NODES: u32 = (1 << 24) - 1;
 
@@ -156,13 +158,18 @@ impl<M: Medium> Tree<M> {
 
     /// Puts the name of `id` into `target`.
     pub(crate) fn name(&self, id: NodeId, target: &mut Vec<u8>) -> io::Result<()> {
+        // Length and name in one read, at the cost of reading what follows, too.
         let offset = u64::from(self.node(id).name);
-        let mut len = [0];
-        self.names.read_at(&mut len, offset)?;
-        let [len] = len;
+        let there = self.names.len().saturating_sub(offset).min(1 + MAX_NAME);
         target.clear();
-        target.resize(usize::from(len), 0);
-        self.names.read_at(target, offset + 1)
+        target.resize(usize::try_from(there).unwrap_or(0), 0);
+        self.names.read_at(target, offset)?;
+        let len = target.first().copied().map_or(0, usize::from);
+        if !target.is_empty() {
+            target.copy_within(1.., 0);
+        }
+        target.truncate(len);
+        Ok(())
     }
 
     /// Sorts in memory, or for a directory too large for that, by reading names on every comparison.

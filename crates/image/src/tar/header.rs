@@ -6,6 +6,9 @@ use super::TarError;
 /// Size of a header and of the unit that data is padded to, in bytes.
 pub(super) const BLOCK: usize = 512;
 
+/// Data segments (offset, length) of a sparse file.
+pub(super) type Segments = Vec<(u64, u64)>;
+
 /// A tar header block whose checksum holds.
 #[derive(Debug)]
 pub(super) struct Header([u8; BLOCK]);
@@ -67,7 +70,7 @@ impl Header {
     }
 
     /// The four segments of an old GNU sparse header, whether extension blocks follow, and the real size.
-    pub(super) fn gnu_sparse(&self, at: u64) -> Result<(Vec<(u64, u64)>, bool, u64), TarError> {
+    pub(super) fn gnu_sparse(&self, at: u64) -> Result<(Segments, bool, u64), TarError> {
         let extended = self.field(482, 1) != [0];
         Ok((segments(self.field(386, 96), at)?, extended, self.unsigned("realsize", 483, 12, at)?))
     }
@@ -88,12 +91,12 @@ impl Header {
 }
 
 /// The 21 segments of a GNU sparse extension block, and whether another block follows.
-pub(super) fn gnu_extension(block: &[u8; BLOCK], at: u64) -> Result<(Vec<(u64, u64)>, bool), TarError> {
+pub(super) fn gnu_extension(block: &[u8; BLOCK], at: u64) -> Result<(Segments, bool), TarError> {
     let (table, rest) = block.split_at(21 * 24);
     Ok((segments(table, at)?, rest.first() != Some(&0)))
 }
 
-fn segments(table: &[u8], at: u64) -> Result<Vec<(u64, u64)>, TarError> {
+fn segments(table: &[u8], at: u64) -> Result<Segments, TarError> {
     let mut found = Vec::new();
     let value = |bytes: &[u8]| {
         number(bytes).and_then(|n| u64::try_from(n).ok()).ok_or(TarError::Number { field: "sparse map", at })
