@@ -4,7 +4,7 @@
 use crate::{
     initdata,
     record::{CheckRecord, Outcome},
-    state::{bounded_list, describe_references},
+    release::{bounded_list, describe_references},
     workload::Workload,
 };
 use belljar_evidence::snp::{self as evidence, Anchors, Chain, Report, SigningKey};

@@ -3,8 +3,9 @@
 
 use crate::{
     admin,
+    release::Resolved,
     session::{NoSession, State as Phase},
-    state::{Answer, Broker, Resolved},
+    state::{Answer, Broker},
 };
 use axum::{
     Router,

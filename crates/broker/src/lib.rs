@@ -37,6 +37,7 @@ pub mod config;
 mod handshake;
 pub mod initdata;
 pub mod record;
+mod release;
 pub mod remote;
 mod server;
 mod session;
