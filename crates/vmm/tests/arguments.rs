@@ -100,7 +100,7 @@ fn tdx_kvm() {
 
 #[test]
 fn many_disks() {
-    let mut many = machine(software(), Accel::Tcg);
+    let mut many = machine(software(), Accel::Kvm);
     many.disks = (0..40)
         .map(|n| Disk { content: DiskContent::File(format!("/store/{n}").into()), serial: format!("layer-{n:014}") })
         .collect();
