@@ -41,6 +41,10 @@ impl TestClock {
         Arc::new(Self(AtomicU64::new(SystemClock.now())))
     }
 
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, Ordering::SeqCst);
     }
