@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use belljar_contract::{decode_disk, encode_disk};
+use belljar_contract::{Initdata, decode_disk, encode_disk};
 use serde_json::Value;
 
 /// The environment variable that names the attack.
@@ -32,7 +32,7 @@ pub enum Attack {
         /// Whether the copy differs.
         change: bool,
     },
-    /// The contract on the initdata disk says another user.
+    /// The contract on the initdata disk has one environment variable more.
     Contract {
         /// Whether the copy differs.
         change: bool,
@@ -110,16 +110,12 @@ impl Attack {
             Self::Contract { change } | Self::ContractAndHostData { change } => {
                 let (index, path) = disk(&arguments, "initdata")?;
                 let raw = decode_disk(&fs::read(&path)?).map_err(io::Error::other)?;
-                let text = String::from_utf8(raw).map_err(io::Error::other)?;
-                let altered = if change { text.replacen("hostname", "hostname ", 1) } else { text.clone() };
-                if change && altered == text {
-                    return Err(io::Error::other("the contract has no hostname to change"));
-                }
+                let altered = if change { with_other_environment(&raw)? } else { raw };
                 let copy = directory.join("initdata");
-                fs::write(&copy, encode_disk(altered.as_bytes()))?;
+                fs::write(&copy, encode_disk(&altered))?;
                 replace(&mut arguments, index, &copy);
                 if let Self::ContractAndHostData { .. } = self {
-                    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, altered.as_bytes());
+                    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &altered);
                     set_host_data(&mut arguments, &hex::encode(digest))?;
                 }
             }
@@ -140,6 +136,15 @@ impl Attack {
         }
         Ok(arguments)
     }
+}
+
+/// The document with a variable in each container's environment that makes it run the host's code.
+fn with_other_environment(raw: &[u8]) -> io::Result<Vec<u8>> {
+    let mut contract = Initdata::parse(raw).and_then(|initdata| initdata.contract()).map_err(io::Error::other)?;
+    for container in contract.containers.values_mut() {
+        container.env.insert("LD_PRELOAD".to_owned(), "/host/evil.so".to_owned());
+    }
+    Ok(Initdata::with_contract(&contract).to_toml().into_bytes())
 }
 
 /// The value behind an option.

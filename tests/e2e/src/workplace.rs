@@ -79,6 +79,13 @@ impl Workplace {
         }
     }
 
+    /// The same, but for processes whose command line holds one of these words.
+    pub fn assert_nothing_left_but(&self, words: &[&str]) {
+        let left = self.processes_here(&[]).into_iter().filter(|line| !words.iter().any(|word| line.contains(word)));
+        let left: Vec<String> = left.collect();
+        assert!(left.is_empty(), "still running: {left:?}");
+    }
+
     fn processes_here(&self, processes: &[u32]) -> Vec<String> {
         let place = self.directory.path().to_string_lossy().into_owned();
         let mut left = Vec::new();

@@ -93,7 +93,8 @@ fn one(work: &Work, fraud: &Fraud, registered: &Registered, attack: Attack, need
     fs::create_dir_all(&copies).doing(format!("make {}", copies.display()))?;
     let mut command = work.belljar();
     command.env("BELLJAR_QEMU", program("hostile-qemu")).env(ATTACK, attack.name()).env(DIRECTORY, &copies);
-    command.env(NEEDLE, needle).args(["run", "--rm", "--secret"]);
+    // A name is in the contract as the hostname: that is what the attack on the contract changes.
+    command.env(NEEDLE, needle).args(["run", "--rm", "--name", "attacked", "--secret"]);
     command.arg(format!("{SECRET}={}", fraud.key().display())).arg(&registered.reference);
     call::quietly(&mut command)
 }
