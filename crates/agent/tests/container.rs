@@ -207,7 +207,17 @@ fn layers_lie_on_each_other_and_scratch_is_bounded() {
     );
     assert_eq!(out, expected);
 
-    // The same with a read-only root; its tmpfs can be written, within its own bound.
+    // A device node of the image opens nothing; the same device in /dev does.
+    let mut case = Case::new(&["stat:/node", "write:1:/node", "write:1:/dev/null"]);
+    case.layers = vec![|layer| {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        mknodat(CWD, layer.join("node"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, 3)).unwrap();
+    }];
+    let out = case.output();
+    assert!(out.starts_with("stat /node: 206"), "{out}");
+    assert!(out.ends_with(&format!("write /node: {}\nwrite /dev/null: 0\n", libc::EACCES)), "{out}");
+
+    // A read-only root, with a tmpfs that can be written, within its own bound.
     let mut case =
         Case::new(&["write:1:/c", "write:4096:/tmp/c", "write:99999:/tmp/d", "stat:/tmp", "stat:/bin/probe"]);
     case.container.read_only_root = true;

@@ -2,6 +2,10 @@
 
 use crate::model::{Container, Contract, DEFAULT_PIDS, Permission, User};
 
+/// Capabilities that lead out of a container into its pod VM: mounts, kernel modules, raw memory and disks, files by handle.
+const REACHING: [&str; 7] =
+    ["CAP_BPF", "CAP_DAC_READ_SEARCH", "CAP_MKNOD", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"];
+
 impl Contract {
     /// Sentences in a fixed order: first the pod, then each container. Plain text, without line breaks inside.
     pub fn plain_words(&self) -> Vec<String> {
@@ -48,6 +52,11 @@ impl Container {
             say("has no special rights of the system administrator.".to_owned());
         } else {
             say(format!("has these rights of the system administrator: {}.", self.capabilities.join(", ")));
+        }
+        let reaching: Vec<&str> =
+            self.capabilities.iter().map(String::as_str).filter(|c| REACHING.contains(c)).collect();
+        if !reaching.is_empty() {
+            say(format!("CAN TAKE OVER THE WHOLE POD, and read every secret in it, by {}.", reaching.join(", ")));
         }
         if !self.no_new_privileges {
             say("MAY GAIN RIGHTS by running set-user-id programs of its image.".to_owned());

@@ -209,6 +209,9 @@ fn plain_words_name_what_matters() {
     assert!(words.iter().all(|word| !word.contains('\n')));
     let debug = Contract::parse(&with("version = 1\n", "version = 1\ndebug = true\n")).unwrap().plain_words();
     assert!(debug.iter().any(|word| word.starts_with("DEBUGGING IS ALLOWED")));
+    let powerful = Contract::parse(&with("CAP_CHOWN", "CAP_SYS_ADMIN")).unwrap().plain_words().join("\n");
+    assert!(powerful.contains("scorer: CAN TAKE OVER THE WHOLE POD, and read every secret in it, by CAP_SYS_ADMIN."));
+    assert!(!all.contains("CAN TAKE OVER"));
     // A command that would print as another one is shown escaped.
     let tricky = with("--all", "a\\nb \\u202Ec");
     let tricky = Contract::parse(&tricky).unwrap().plain_words().join("\n");

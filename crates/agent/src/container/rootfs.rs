@@ -104,7 +104,9 @@ fn overlay(layers: &[PathBuf], scratch_bytes: u64) -> Result<OwnedFd, ContainerE
     set("upperdir", &scratch.join("upper"))?;
     set("workdir", &scratch.join("work"))?;
     fsconfig_create(&context).during(Stage::Overlay, "/")?;
-    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).during(Stage::Overlay, "/")?;
+    // Device nodes that an image brings (or a container makes) outside `/dev` open nothing: there are no device rules.
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+        .during(Stage::Overlay, "/")?;
     attach(&root, &base, "rootfs")?;
     Ok(root)
 }

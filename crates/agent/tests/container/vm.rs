@@ -14,7 +14,7 @@ pub const PROGRAM: &str = "/tmp/belljar-container-probe";
 pub fn be_init() {
     fs::create_dir_all("/root.new").unwrap();
     belljar_agent::mounts::prepare().unwrap();
-    belljar_agent::modules::load(None).unwrap();
+    belljar_agent::modules::load(None, false).unwrap();
     let own = fs::read("/init").unwrap();
     belljar_agent::mounts::switch_root().unwrap();
     fs::create_dir("/tmp").unwrap();
@@ -65,7 +65,10 @@ fn all_of_this_in_a_vm() {
         .args(["300", "qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-m", "768", "-bios", "qboot.rom"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", &kernel, "-initrd"])
         .arg(&initrd)
-        .args(["-append", "console=hvc0 8250.nr_uarts=0 cryptomgr.notests loglevel=0 panic=-1 -- --test-threads=1 --show-output"])
+        .args([
+            "-append",
+            "console=hvc0 8250.nr_uarts=0 cryptomgr.notests loglevel=0 panic=-1 -- --test-threads=1 --show-output",
+        ])
         .args(["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=c0", "-chardev", "stdio,id=c0"])
         .stdin(std::process::Stdio::null())
         .output()
