@@ -542,6 +542,12 @@ fn what_is_not_honoured_is_refused() {
         spec.set_process(Some(process));
     });
     assert_eq!(apparmor, "process.apparmorProfile");
+    let terminal = refused(|spec| {
+        let mut process = spec.process().clone().unwrap();
+        process.set_terminal(Some(true));
+        spec.set_process(Some(process));
+    });
+    assert_eq!(terminal, "malformed process.terminal");
     let mount = refused(|spec| {
         let mut mounts = spec.mounts().clone().unwrap();
         mounts[0].set_options(Some(vec!["relatime".into()]));

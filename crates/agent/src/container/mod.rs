@@ -102,40 +102,74 @@ pub enum Exit {
 /// # Errors
 /// [`ContainerError`].
 pub fn spawn(bundle: Bundle, stdio: Stdio) -> Result<Running, ContainerError> {
-    let plan = Plan::new(&bundle.name, &bundle.spec)?;
-    if plan.terminal != matches!(stdio, Stdio::Terminal) {
-        let found = if plan.terminal { "set without one" } else { "not set with one" };
-        return Err(plan::malformed("process.terminal", "to agree with the streams", &found));
+    let prepared = prepare(&bundle.name, &bundle.spec, &bundle.cgroup_root)?;
+    prepared.start(bundle.layers, bundle.scratch_bytes, bundle.secrets, stdio)
+}
+
+/// The first part of [`spawn`], which needs neither layers nor secrets and so can be done while these are on their way: reads the
+/// specification, compiles its filter, makes the cgroup. A prepared container that is not started leaves an empty cgroup, which the
+/// next one of that name replaces.
+///
+/// # Errors
+/// [`ContainerError`].
+pub fn prepare(name: &str, spec: &oci_spec::runtime::Spec, cgroup_root: &Path) -> Result<Prepared, ContainerError> {
+    let plan = Plan::new(name, spec)?;
+    if plan.args.is_empty() {
+        return Err(plan::malformed("process.args", "at least one", &"none"));
     }
-    if plan.args.is_empty() || bundle.layers.is_empty() {
-        return Err(plan::malformed("process.args, layers", "at least one of each", &"none"));
-    }
-    let cgroup = Cgroup::create(&bundle.cgroup_root, &bundle.name, plan.limits)?;
-    // The thread's file system root and namespaces end with it; the container's process keeps them.
-    let started = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("container".to_owned())
-            .spawn_scoped(scope, || start(&plan, bundle.layers, bundle.scratch_bytes, bundle.secrets, stdio, &cgroup));
-        match thread.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => {
-                Err(io::Error::other("the thread that builds it ended early")).during(Stage::Clone, &bundle.name)
+    let cgroup = Cgroup::create(cgroup_root, name, plan.limits)?;
+    Ok(Prepared { plan, cgroup })
+}
+
+/// A container that can be started.
+pub struct Prepared {
+    plan: Plan,
+    cgroup: Cgroup,
+}
+
+impl Prepared {
+    /// The second part of [`spawn`]; the parameters are those of [`Bundle`].
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn start(
+        self,
+        layers: Vec<PathBuf>,
+        scratch_bytes: u64,
+        secrets: Vec<SecretFile>,
+        stdio: Stdio,
+    ) -> Result<Running, ContainerError> {
+        let Self { plan, cgroup } = self;
+        // The thread's file system root and namespaces end with it; the container's process keeps them.
+        let started = std::thread::scope(|scope| {
+            let body = || start(&plan, layers, scratch_bytes, secrets, stdio, &cgroup);
+            let thread = std::thread::Builder::new().name("container".to_owned()).spawn_scoped(scope, body);
+            let failed = |error: io::Error| Err(error).during(Stage::Clone, cgroup.path.display());
+            match thread.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => failed(io::Error::other("the thread that builds it ended early")),
+                Err(error) => failed(error),
             }
-            Err(error) => Err(error).during(Stage::Clone, &bundle.name),
+        });
+        match started {
+            Ok((pid, pidfd, terminal)) => Ok(Running { pid, pidfd, cgroup, terminal }),
+            Err(error) => {
+                let _ = cgroup.remove();
+                Err(error)
+            }
         }
-    });
-    match started {
-        Ok((pid, pidfd, terminal)) => Ok(Running { pid, pidfd, cgroup, terminal }),
-        Err(error) => {
-            let _ = cgroup.remove();
-            Err(error)
-        }
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("cgroup", &self.cgroup).finish_non_exhaustive()
     }
 }
 
 type Started = (Pid, OwnedFd, Option<OwnedFd>);
 
-/// Runs in the thread of [`spawn`].
+/// Runs in the thread of [`Prepared::start`].
 fn start(
     plan: &Plan,
     layers: Vec<PathBuf>,
@@ -144,6 +178,13 @@ fn start(
     stdio: Stdio,
     cgroup: &Cgroup,
 ) -> Result<Started, ContainerError> {
+    if plan.terminal != matches!(stdio, Stdio::Terminal) {
+        let found = if plan.terminal { "set without one" } else { "not set with one" };
+        return Err(plan::malformed("process.terminal", "to agree with the streams", &found));
+    }
+    if layers.is_empty() {
+        return Err(plan::malformed("layers", "at least one", &"none"));
+    }
     let directory = cgroup.open()?;
     let ready = rootfs::build(plan, &layers, scratch_bytes, secrets)?;
     let (master, stdio) = match (stdio, ready.terminal) {
