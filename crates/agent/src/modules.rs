@@ -76,15 +76,24 @@ impl Hardware {
     }
 }
 
-/// Loads what the file `order` lists, then what the TEE of this machine needs. A module that is already there is fine,
-/// and so is a TEE driver that finds no device: which TEE there is, is decided by who answers. An image without the file
-/// has everything built in.
-pub fn load(hardware: Option<Hardware>) -> Result<(), ModuleError> {
+/// Loads what the file `order` lists, `order.vsock` where the host gave a vsock device, then what the TEE of this machine
+/// needs. A module that is already there is fine, and so is a TEE driver that finds no device: which TEE there is, is
+/// decided by who answers. An image without the files has everything built in.
+pub fn load(hardware: Option<Hardware>, vsock: bool) -> Result<(), ModuleError> {
     load_list("order")?;
+    if vsock {
+        load_list("order.vsock")?;
+    }
     match hardware.map_or(Ok(()), |hardware| load_list(hardware.order())) {
         Err(ModuleError::Kernel { source, .. }) if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Whether the virtio bus has a socket device (virtio 1.2, 5: device id 19). `sys` is where sysfs is mounted.
+pub fn vsock_device(sys: &str) -> bool {
+    let devices = fs::read_dir(format!("{sys}/bus/virtio/devices")).into_iter().flatten().flatten();
+    devices.map(|device| fs::read(device.path().join("device"))).any(|id| id.is_ok_and(|id| id == b"0x0013\n"))
 }
 
 fn load_list(order: &str) -> Result<(), ModuleError> {
@@ -104,7 +113,7 @@ fn load_list(order: &str) -> Result<(), ModuleError> {
         let path = format!("{DIR}/{name}");
         let file = File::open(&path).map_err(|source| ModuleError::Read { path, source })?;
         match rustix::system::finit_module(&file, c"", 0) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => tracing::debug!(name, "module loaded"),
             Err(error) => return Err(ModuleError::Kernel { name: name.to_owned(), source: error.into() }),
         }
     }

@@ -27,7 +27,7 @@ use crate::{
     modules::{self, Hardware},
     mounts,
     pod::Pod,
-    ports, power,
+    ports, power, random,
     refusal::{Kind, Refusal},
     secret_api::SecretApi,
     service::Service,
@@ -65,7 +65,9 @@ fn early(board: &Board) -> Result<Cmdline, Refusal> {
     board.timed("mounts", mounts::prepare).map_err(|error| internal(&error))?;
     let cmdline = Cmdline::parse(&fs::read_to_string(mounts::under("proc/cmdline")).unwrap_or_default());
     console::open(&mounts::under("dev"), cmdline.debug);
-    board.timed("modules", || modules::load(Hardware::of_cpu())).map_err(|error| internal(&error))?;
+    random::announce_generation(&mounts::under("dev")).map_err(|error| internal(&error))?;
+    let vsock = modules::vsock_device(&mounts::under("sys"));
+    board.timed("modules", || modules::load(Hardware::of_cpu(), vsock)).map_err(|error| internal(&error))?;
     mounts::switch_root().map_err(|error| internal(&error))?;
     loopback::up().map_err(|error| Refusal::new(Kind::Internal, format!("cannot bring up the loopback: {error}")))?;
     Ok(cmdline)

@@ -22,13 +22,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use belljar_contract::{Contract, Initdata, encode_disk};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
+use belljar_broker::{Anchors, Broker, Config, Reference, Resource, Workload};
+use belljar_contract::{BrokerPin, Contract, Initdata, Secret, encode_disk};
+use belljar_evidence::snp::{CertKind, CertTable};
 use belljar_guest_api::{
     PROTOCOL, api,
     names::layer_serial,
     softport,
     status::{CallError, Code},
 };
+use belljar_softtee::Keys;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::{asynchronous::transport::Socket, context};
 
 const MODULES: [&str; 9] = [
@@ -161,6 +169,7 @@ struct Image {
 }
 
 const PROGRAM: &str = r#"
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -171,6 +180,17 @@ int main(int argc, char **argv) {
     fprintf(stderr, "to stderr\n");
     if (argc > 1 && !strcmp(argv[1], "cat"))
         while (fgets(line, sizeof line, stdin)) { printf("got %s", line); fflush(stdout); }
+    if (argc > 1 && !strcmp(argv[1], "show")) {
+        FILE *f = fopen("/run/secrets/key", "r");
+        printf("file: %s\n", f && fgets(line, sizeof line, f) ? line : "none");
+        struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(8006), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        const char *ask = "GET /cdh/resource/default/key/1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        char answer[2048] = ""; int n, s = socket(AF_INET, SOCK_STREAM, 0), have = 0;
+        if (connect(s, (struct sockaddr *) &at, sizeof at) == 0 && write(s, ask, strlen(ask)) > 0)
+            while ((n = read(s, answer + have, sizeof answer - 1 - have)) > 0) have += n;
+        char *body = strstr(answer, "\r\n\r\n");
+        printf("api: %s\n", body ? body + 4 : "none");
+    }
     if (argc > 1 && !strcmp(argv[1], "big")) {
         FILE *f = fopen("/data", "r"); int c; unsigned long n = 0;
         sleep(1);
@@ -222,8 +242,20 @@ impl Image {
     }
 }
 
-/// What a host does for a pod: disks, and a tee port that answers with unsigned reports (nobody verifies them here).
+/// What a host does for a pod: disks, and a tee port that answers with unsigned reports (without a broker, nobody
+/// verifies them).
 fn host(dir: &Path, image: &Image, contract: &Contract, host_data: Option<[u8; 32]>) -> Vec<String> {
+    host_with(dir, image, contract, host_data, |report| (report, Vec::new()))
+}
+
+/// [`host`], with a software TEE that finishes each report and adds a certificate table.
+fn host_with(
+    dir: &Path,
+    image: &Image,
+    contract: &Contract,
+    host_data: Option<[u8; 32]>,
+    finish: impl Fn(Vec<u8>) -> (Vec<u8>, Vec<u8>) + Send + 'static,
+) -> Vec<String> {
     let raw = Initdata::with_contract(contract).to_toml();
     let host_data = host_data.unwrap_or_else(|| belljar_contract::digest(raw.as_bytes()).unwrap().host_data());
     fs::write(dir.join("initdata"), encode_disk(raw.as_bytes())).unwrap();
@@ -236,7 +268,8 @@ fn host(dir: &Path, image: &Image, contract: &Contract, host_data: Option<[u8; 3
             report[0] = 2;
             report[0x50..0x90].copy_from_slice(&softport::Request::decode(&request).unwrap().report_data);
             report[0xC0..0xE0].copy_from_slice(&host_data);
-            let response = softport::Response::Report { report, aux: Vec::new() };
+            let (report, aux) = finish(report);
+            let response = softport::Response::Report { report, aux };
             port.write_all(&response.encode().unwrap()).unwrap();
         }
     });
@@ -303,6 +336,146 @@ async fn a_container_runs_out_of_the_contract() {
     print(&agent.status(wait(), &api::StatusRequest::new()).await.unwrap());
     println!("{}", vm.console());
     agent.shutdown(wait(), &api::ShutdownRequest::new()).await.unwrap();
+}
+
+/// A report of the software TEE: version 3, measurement `a1…`, signed with the endorsement key of `keys`.
+fn sign(keys: &Keys, signer: &EcdsaKeyPair, mut report: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let tcb = [1, 1, 0, 0, 0, 0, 1, 1];
+    let fields: [(usize, &[u8]); 11] = [
+        (0x00, &3_u32.to_le_bytes()),
+        (0x08, &0x3_0000_u64.to_le_bytes()),
+        (0x34, &1_u32.to_le_bytes()),
+        (0x38, &tcb),
+        (0x90, &[0xa1; 48]),
+        (0x160, &[0xff; 32]),
+        (0x180, &tcb),
+        (0x188, &[0x19, 1, 1]),
+        (0x1a0, keys.chip_id()),
+        (0x1e0, &tcb),
+        (0x1f0, &tcb),
+    ];
+    for (offset, bytes) in fields {
+        report[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+    let signature = signer.sign(&SystemRandom::new(), &report[..0x2a0]).unwrap();
+    for (half, offset) in signature.as_ref().chunks(48).zip([0x2a0, 0x2e8]) {
+        let little: Vec<u8> = half.iter().rev().copied().collect();
+        report[offset..offset + 48].copy_from_slice(&little);
+    }
+    let chain = keys.chain();
+    let certs = [(CertKind::Vcek, chain.vek), (CertKind::Ask, chain.ask), (CertKind::Ark, chain.ark)];
+    (report, CertTable::new(certs).encode().unwrap())
+}
+
+/// Carries tunnels to the broker, as the host does.
+async fn carry(agent: api::AgentClient, broker: std::net::SocketAddr) {
+    loop {
+        let request = api::TunnelAcceptRequest { timeout_ms: 20_000, ..Default::default() };
+        let Ok(tunnel) = agent.tunnel_accept(wait(), &request).await else { return };
+        if tunnel.id == 0 {
+            continue;
+        }
+        assert_eq!(tunnel.target, "broker");
+        let (mut from, mut to) = tokio::net::TcpStream::connect(broker).await.unwrap().into_split();
+        let (up, down, id) = (agent.clone(), agent.clone(), tunnel.id);
+        tokio::spawn(async move {
+            loop {
+                let request = api::TunnelReadRequest { id, ..Default::default() };
+                let Ok(reply) = up.tunnel_read(wait(), &request).await else { return };
+                if reply.eof || to.write_all(&reply.data).await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            let mut data = vec![0; 16 * 1024];
+            while let Ok(count @ 1..) = from.read(&mut data).await {
+                let request = api::TunnelWriteRequest { id, data: data[..count].to_vec(), ..Default::default() };
+                if down.tunnel_write(wait(), &request).await.is_err() {
+                    return;
+                }
+            }
+            let _ = down.tunnel_close(wait(), &api::TunnelCloseRequest { id, ..Default::default() }).await;
+        });
+    }
+}
+
+/// Boots a pod with a broker that expects the measurement `expected` and pins `pin` (its own when absent).
+async fn with_broker(expected: u8, pin: Option<&str>, logs: &str) -> Option<(Vm, api::AgentClient, tempfile::TempDir)> {
+    std::env::var_os("BELLJAR_BOOT_TEST")?;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent-softtee-keys");
+    let keys = Keys::load_or_create(&folder).unwrap();
+    let key = fs::read(folder.join("v1/vcek.key")).unwrap();
+    let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key).unwrap();
+    let anchors = Anchors::amd().with_software_root(keys.ark());
+    let broker = Broker::new(Config { anchors, allow_software_tee: true, ..Config::default() }).unwrap();
+    let listening = broker.listen(([127, 0, 0, 1], 0)).await.unwrap();
+    let image = Image::build(dir.path());
+    let pin = pin.map_or_else(|| listening.pin().to_string(), str::to_owned);
+    let mut contract = image.contract(&["/bin/program", "show"], logs);
+    contract.broker = Some(BrokerPin { spki_sha256: pin });
+    let (resource, path) = ("kbs:///default/key/1".into(), "/run/secrets/key".into());
+    let container = contract.containers.get_mut("main").unwrap();
+    container.secret_api = true;
+    container.secrets = vec![Secret { name: "key".into(), resource, path, mode: 0o400 }];
+    let raw = Initdata::with_contract(&contract).to_toml();
+    broker
+        .register(Workload {
+            name: "test".into(),
+            owner: "test".into(),
+            initdata_digest: belljar_contract::digest(raw.as_bytes()).unwrap().host_data(),
+            references: vec![Reference { name: "guest".into(), owner: "test".into(), measurement: [expected; 48] }],
+            resources: vec![Resource { path: "default/key/1".into(), content: b"the key".to_vec().into() }],
+            rules: vec!["default/key/1".parse().unwrap()],
+            ttl: None,
+        })
+        .unwrap();
+    let finish = move |report| sign(&keys, &signer, report);
+    let vm = Vm::start(&host_with(dir.path(), &image, &contract, None, finish)).unwrap();
+    let agent = greeted(&vm).await;
+    tokio::spawn(carry(agent.clone(), listening.address()));
+    // The broker ends with the test's runtime.
+    std::mem::forget(listening);
+    std::mem::forget(broker);
+    Some((vm, agent, dir))
+}
+
+#[tokio::test]
+async fn a_secret_arrives_after_attestation() {
+    let Some((vm, agent, _dir)) = with_broker(0xa1, None, "logs = \"allow\"").await else {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    };
+    let status = settled(&agent).await;
+    print(&status);
+    println!("{}", vm.console());
+    assert_eq!((status.state.unwrap(), status.refusal.as_str()), (api::State::READY, ""));
+    agent.start_container(wait(), &main_container()).await.unwrap();
+    let found = output(&agent, api::Output::STDOUT).await;
+    assert_eq!(found, "hello from 2 args, uid 0\nfile: the key\napi: the key\n");
+}
+
+#[tokio::test]
+async fn a_broker_that_expects_another_measurement_refuses() {
+    let Some((_vm, agent, _dir)) = with_broker(0xa2, None, "").await else {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    };
+    let status = settled(&agent).await;
+    assert_eq!((status.state.unwrap(), status.refusal_kind.as_str()), (api::State::REFUSED, "attestation"));
+    assert!(status.refusal.starts_with("broker refused attest ("), "{}", status.refusal);
+}
+
+#[tokio::test]
+async fn a_broker_with_another_key_is_not_believed() {
+    let Some((_vm, agent, _dir)) = with_broker(0xa1, Some(&"0".repeat(64)), "").await else {
+        eprintln!("not run: BELLJAR_BOOT_TEST is not set");
+        return;
+    };
+    let status = settled(&agent).await;
+    assert_eq!((status.state.unwrap(), status.refusal_kind.as_str()), (api::State::REFUSED, "broker"));
+    assert!(status.refusal.contains("is not the pinned key 0000"), "{}", status.refusal);
 }
 
 #[tokio::test]
