@@ -6,7 +6,7 @@ BIN := target/x86_64-unknown-linux-gnu/release
 # A backtrace costs a third of the time of an error path; tests that want one set it.
 unexport RUST_BACKTRACE
 
-.PHONY: help deps build guest demo test bench fuzz lint clean
+.PHONY: help deps build guest demo test bench fuzz lint advisories clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -40,11 +40,14 @@ bench: ## speed as ratios against bare QEMU, in one run
 fuzz: ## long fuzzing of every parser (SECONDS_EACH=600)
 	fuzz/run.sh $${SECONDS_EACH:-600}
 
-lint: ## format, clippy, licences, advisories
+lint: ## format, clippy, licences, sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --locked check
+	cargo deny --locked check bans licenses sources
+
+advisories: ## known vulnerabilities of dependencies (fetches the advisory database)
+	cargo deny --locked check advisories
 
 clean: ## what the build made in this checkout
 	cargo clean

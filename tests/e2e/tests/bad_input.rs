@@ -12,7 +12,7 @@ use belljar_guest_image::Manifest;
 /// Runs with these arguments before the image, and expects this end.
 fn expect(place: &Workplace, run: &Finished, code: i32, line: &[&str]) {
     assert_eq!(run.code, code, "{}\n{}", run.stdout, run.stderr);
-    let last = run.stderr.lines().filter(|l| l.starts_with("belljar: ")).next_back().unwrap_or_default().to_owned();
+    let last = run.stderr.lines().rfind(|l| l.starts_with("belljar: ")).unwrap_or_default().to_owned();
     for part in line {
         assert!(last.contains(part), "{part:?} is not in {last:?} ({})", run.stderr);
     }
@@ -40,7 +40,8 @@ fn images_that_are_not_there() {
 }
 
 fn blobs(layout: &Path) -> Vec<std::path::PathBuf> {
-    let mut blobs: Vec<_> = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().flatten().map(|e| e.path()).collect();
+    let mut blobs: Vec<_> =
+        std::fs::read_dir(layout.join("blobs/sha256")).unwrap().flatten().map(|e| e.path()).collect();
     blobs.sort_by_key(|path| std::fs::metadata(path).unwrap().len());
     blobs
 }
@@ -68,7 +69,11 @@ fn images_that_lie() {
     expect(&place, &run(&place, &image), 1, &["unknown media type", "application/vnd.example.layer"]);
     let place = Workplace::new();
     let image = images::busybox(&place);
-    retype(&place.path("layout"), "application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    retype(
+        &place.path("layout"),
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    );
     assert_eq!(run(&place, &image).code, 0);
 }
 
@@ -83,7 +88,8 @@ fn retype(layout: &Path, from: &str, to: &str) {
     assert_ne!(changed, manifest);
     let new = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, changed.as_bytes()));
     std::fs::write(layout.join("blobs/sha256").join(&new), &changed).unwrap();
-    let index = index.replace(&digest, &new).replace(&format!("\"size\":{size}"), &format!("\"size\":{}", changed.len()));
+    let index =
+        index.replace(&digest, &new).replace(&format!("\"size\":{size}"), &format!("\"size\":{}", changed.len()));
     std::fs::write(layout.join("index.json"), index).unwrap();
 }
 
@@ -104,7 +110,8 @@ fn a_broken_gzip() {
     let manifest_digest = parsed["manifests"][0]["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
     let path = layout.join("blobs/sha256").join(&manifest_digest);
     let manifest = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, manifest.replace(&old, &new).replace(&format!("\"size\":{old_size}"), "\"size\":5000")).unwrap();
+    std::fs::write(&path, manifest.replace(&old, &new).replace(&format!("\"size\":{old_size}"), "\"size\":5000"))
+        .unwrap();
     retype_digest(&layout, &manifest_digest);
     expect(&place, &run(&place, &image), 1, &["layer", "gzip"]);
 }
@@ -218,7 +225,9 @@ fn initdata_that_is_too_long() {
 fn secrets_that_cannot_be_used() {
     let place = Workplace::new();
     let image = images::busybox(&place);
-    for (secret, reason) in [("name", "is not NAME=VALUE"), ("a=/nowhere", "/nowhere"), ("A/../b=/etc/hostname", "secret name")] {
+    for (secret, reason) in
+        [("name", "is not NAME=VALUE"), ("a=/nowhere", "/nowhere"), ("A/../b=/etc/hostname", "secret name")]
+    {
         let run = finish(place.belljar().args(["run", "--rm", "--secret", secret, &image]));
         expect(&place, &run, 2, &[reason]);
     }

@@ -33,7 +33,18 @@ fn the_container_is_what_the_flags_say() {
     let run = finish(
         place
             .belljar()
-            .args(["run", "--rm", "--env", "GREETING=good day", "--workdir", "/app", "--memory", "128M", "--name", "facts"])
+            .args([
+                "run",
+                "--rm",
+                "--env",
+                "GREETING=good day",
+                "--workdir",
+                "/app",
+                "--memory",
+                "128M",
+                "--name",
+                "facts",
+            ])
             .args(["--user", "1000:1000", "--secret"])
             .arg(format!("api-key={}", secret.display()))
             .args([&image, "--", "/bin/sh", "-c", script]),
@@ -94,7 +105,12 @@ fn stdin_passes_and_ends() {
     stdin.write_all(&data).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3145728", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "3145728",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(0));
 }
 

@@ -36,14 +36,28 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
+        let _ =
+            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
         wait(&mut self.child, Duration::from_secs(10));
     }
 }
 
 fn arguments<'a>(broker: &'a Broker, url: &'a str, secret: &'a str, image: &'a str) -> Vec<&'a str> {
     let token = broker.token.to_str().unwrap();
-    vec!["run", "--rm", "--broker", url, "--broker-token", token, "--secret", secret, image, "--", "/bin/cat", "/run/secrets/key"]
+    vec![
+        "run",
+        "--rm",
+        "--broker",
+        url,
+        "--broker-token",
+        token,
+        "--secret",
+        secret,
+        image,
+        "--",
+        "/bin/cat",
+        "/run/secrets/key",
+    ]
 }
 
 #[test]
@@ -59,7 +73,8 @@ fn a_remote_broker_gives_the_secret_to_whom_it_trusts_only() {
 
     // The same broker behind another key: somebody in between.
     let (address, pin) = broker.url.split_once("#sha256=").unwrap();
-    let flipped: String = pin.chars().enumerate().map(|(n, c)| if n == 0 { if c == '0' { '1' } else { '0' } } else { c }).collect();
+    let flipped: String =
+        pin.chars().enumerate().map(|(n, c)| if n == 0 { if c == '0' { '1' } else { '0' } } else { c }).collect();
     let wrong = format!("{address}#sha256={flipped}");
     let run = finish(place.belljar().args(arguments(&broker, &wrong, &secret, &image)));
     assert_eq!(run.code, 3, "{}", run.stderr);

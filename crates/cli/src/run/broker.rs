@@ -86,7 +86,8 @@ impl RunBroker {
 
     /// Tells the broker what to expect, and which secrets this workload gets.
     pub async fn expect(&mut self, expectation: &Expectation, secrets: Vec<GivenSecret>) -> Result<(), Failure> {
-        let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "this user".to_owned());
+        let owner =
+            std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "this user".to_owned());
         let mut rules = Vec::new();
         for secret in &secrets {
             rules.push(secret.resource.parse().map_err(Failure::usage)?);
@@ -128,10 +129,10 @@ impl RunBroker {
 
     /// Withdraws what was registered elsewhere.
     pub async fn withdraw(self) {
-        if let Self::There { remote, registered: Some(id) } = self {
-            if let Err(error) = remote.withdraw(&id).await {
-                eprintln!("belljar: the broker still knows this workload ({id}): {error}");
-            }
+        if let Self::There { remote, registered: Some(id) } = self
+            && let Err(error) = remote.withdraw(&id).await
+        {
+            eprintln!("belljar: the broker still knows this workload ({id}): {error}");
         }
     }
 }

@@ -16,10 +16,10 @@ pub struct Bars {
 
 impl Bars {
     fn with(&self, index: usize, act: impl FnOnce(&ProgressBar)) {
-        if let Ok(bars) = self.bars.lock() {
-            if let Some(bar) = bars.get(index) {
-                act(bar);
-            }
+        if let Ok(bars) = self.bars.lock()
+            && let Some(bar) = bars.get(index)
+        {
+            act(bar);
         }
     }
 }

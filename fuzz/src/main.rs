@@ -1,0 +1,53 @@
+//! One program, one parser at a time: `BELLJAR_FUZZ=NAME` chooses it. `--list` is `BELLJAR_FUZZ=list`.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+
+/// A parser that takes any bytes.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: &[Target] = &[
+    ("agent-quote", belljar_agent::tee::quote::fuzz),
+    ("broker-admin", belljar_broker::fuzz),
+    ("contract", belljar_contract::parse::fuzz),
+    ("contract-disk", belljar_contract::disk::fuzz),
+    ("contract-initdata", belljar_contract::initdata::fuzz),
+    ("evidence-cert-table", belljar_evidence::snp::CertTable::fuzz),
+    ("evidence-certificate", belljar_evidence::snp::Certificate::fuzz),
+    ("evidence-report", belljar_evidence::snp::Report::fuzz),
+    ("fraud-csv", |data| drop(fraud_scoring::csv::parse(data))),
+    ("fraud-model", |data| drop(fraud_scoring::model::Model::parse(data))),
+    ("guest-api-softport", belljar_guest_api::softport::fuzz),
+    ("guest-image-bzimage", belljar_guest_image::fuzz_bzimage),
+    ("guest-image-elf", belljar_guest_image::fuzz_elf),
+    ("guest-image-manifest", belljar_guest_image::fuzz_manifest),
+    ("image-documents", belljar_image::fuzz_documents),
+    ("image-layer", |data| drop(belljar_image::convert::fuzz(data))),
+    ("image-reference", |data| {
+        if let Ok(text) = std::str::from_utf8(data) {
+            let _ = text.parse::<belljar_image::Reference>();
+        }
+    }),
+    ("measure-ovmf", belljar_measure::fuzz_ovmf),
+    ("rcar-jwe", belljar_rcar::jwe::fuzz),
+    ("rcar-wire", belljar_rcar::wire::fuzz),
+    ("softtee-qemu", belljar_softtee::CommandLine::fuzz),
+    ("vmm", belljar_vmm::fuzz),
+];
+
+static CHOSEN: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+    let name = std::env::var("BELLJAR_FUZZ").unwrap_or_default();
+    match TARGETS.iter().find(|(target, _)| *target == name) {
+        Some((_, target)) => *target,
+        None => {
+            for (target, _) in TARGETS {
+                println!("{target}");
+            }
+            std::process::exit(if name == "list" { 0 } else { 2 });
+        }
+    }
+});
+
+fuzz_target!(|data: &[u8]| (*CHOSEN)(data));
