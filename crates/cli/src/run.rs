@@ -20,7 +20,8 @@ use belljar_image::{Image, ImageError, PullPolicy, Reference, Store};
 use belljar_softtee::Keys;
 use belljar_vmm::control::Control;
 use belljar_vmm::{
-    Detection, Machine, Pod, PodVm, Pods, ProcessId, Qemu, QemuError, RunDir, TeeKind, VmError, Wanted, accel, tee,
+    Detection, Machine, Pod, PodVm, Pods, ProcessId, Qemu, QemuError, RunDir, SecureProcessor, TeeKind, VmError,
+    Wanted, accel, tee,
 };
 
 use crate::failure::Failure;
@@ -103,7 +104,7 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
     let machine = plan::machine(&id, options, &guest_image, tee, accelerator, &initdata, &image)?;
     let (vm, directory) = boot(&machine, options, paths, keys, directory).await?;
     tokio::spawn(tunnels::serve(vm.agent(), broker.end()));
-    timings.ended("pod VM up to its agent");
+    timings.ended(timings::BOOT);
     let (vm, control) = serve_control(vm, &directory)?;
     let facts = Facts::new(options, &image, &guest_image, &machine, &contract, &initdata, &digest, measurement);
     Ok(Started { vm, _control: control, _directory: directory, broker, facts })
@@ -119,10 +120,9 @@ async fn attend(
     timings.ended("attestation, secrets, layers, container");
     let ended = session::attend(&started.vm, CONTAINER, interrupts).await?;
     timings.ended("container");
-    if options.timings || options.page.is_some() || !options.rm {
-        if let Some(status) = session::status(&started.vm.agent()).await {
-            timings.add_guest(status.phases.into_iter().map(|p| (p.name, p.start_us, p.end_us)));
-        }
+    let wanted = options.timings || options.page.is_some() || !options.rm;
+    if wanted && let Some(status) = session::status(&started.vm.agent()).await {
+        timings.add_guest(status.phases.into_iter().map(|p| (p.name, p.start_us, p.end_us)));
     }
     Ok(ended)
 }
@@ -144,9 +144,7 @@ async fn finish(
         Ok(ended) => Ok(ended.code),
         Err(SessionError::Interrupted(signal)) => Ok(i32::try_from(signal).map_or(130, |s| 128 + s)),
         Err(SessionError::Failed(failure)) => Err(failure),
-        Err(SessionError::Refused(refusal)) => {
-            Err(refusal.into_failure(record.as_ref().and_then(broker::denial)))
-        }
+        Err(SessionError::Refused(refusal)) => Err(refusal.into_failure(record.as_ref().and_then(broker::denial))),
     };
     let page = facts.page(record.as_ref(), &result, timings.phases());
     broker.withdraw().await;
@@ -205,7 +203,7 @@ async fn boot(
         eprintln!("belljar: --debug: the guest's log follows, and its measurement is another one");
         start.console = Some(stderr_file()?);
     }
-    start.processor = keys.map(|keys| SoftProcessor::new(keys) as _);
+    start.processor = keys.map(|keys| -> Arc<dyn SecureProcessor> { SoftProcessor::new(keys) });
     let vm = PodVm::start(machine, start).await.map_err(vm_failure)?;
     directory.set_qemu(vm.qemu_pid()).map_err(Failure::undecided)?;
     Ok((vm, directory))

@@ -16,7 +16,7 @@ mod page;
 mod render;
 
 pub use page::{
-    Attack, Certificate, Check, Contract, Decision, Fact, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Tee,
+    Attack, Certificate, Check, Contract, Decision, Fact, Input, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Tee,
     Verdict,
 };
 pub use render::render;

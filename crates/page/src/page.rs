@@ -20,6 +20,9 @@ pub struct Page {
     pub facts: Vec<Fact>,
     /// What was measured, against what was predicted.
     pub measured: Vec<Measured>,
+    /// What the launch measurement was computed from; evidence shows one digest over all of it.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
     /// From the root to the key that signed the evidence.
     pub chain: Vec<Certificate>,
     /// Every check of the verifier, in order.
@@ -71,14 +74,25 @@ pub struct Fact {
 /// Something that was measured. Whether the two values match is for the page to say, not for its caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Measured {
-    /// What: `kernel`, `initrd`, `command line`, `firmware`, `launch measurement`, `contract digest (HOST_DATA)`.
+    /// What: `launch measurement`, `contract digest (HOST_DATA)`.
     pub what: String,
-    /// Who says so: `guest image manifest`, `attestation report`.
+    /// Where the prediction comes from.
     pub source: String,
     /// What was computed before the start.
     pub predicted: Option<String>,
     /// What was found.
     pub found: Option<String>,
+}
+
+/// Something that a launch measurement is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Input {
+    /// What: `kernel`, `initrd`, `firmware`, `kernel command line`.
+    pub what: String,
+    /// Where it comes from: the package and its version.
+    pub source: String,
+    /// Its SHA-256 in hex, or itself when it is text.
+    pub value: String,
 }
 
 /// A certificate of the chain.

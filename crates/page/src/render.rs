@@ -1,7 +1,7 @@
 //! From [`Page`] to HTML, one function for each section.
 
 use crate::html::Html;
-use crate::page::{Certificate, Contract, Fact, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Verdict};
+use crate::page::{Certificate, Contract, Fact, Input, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Verdict};
 
 /// Everything from the beginning to the style: the policy allows this one style by its digest, and nothing else.
 const HEAD: &str = concat!(
@@ -23,6 +23,7 @@ pub fn render(page: &Page) -> String {
     html.markup(" · Belljar attestation</title>\n</head>\n<body>\n<main>\n");
     head(&mut html, page);
     measured(&mut html, &page.measured);
+    inputs(&mut html, &page.inputs);
     checks(&mut html, page);
     decisions(&mut html, page);
     chain(&mut html, &page.chain);
@@ -135,6 +136,22 @@ fn measured(html: &mut Html, rows: &[Measured]) {
             Mark::NotPredicted => "</td><td class=\"mark warn\">– not predicted</td></tr>\n",
             Mark::NotMeasured => "</td><td class=\"mark warn\">– not measured</td></tr>\n",
         });
+    }
+    html.markup("</tbody></table></section>\n");
+}
+
+fn inputs(html: &mut Html, rows: &[Input]) {
+    if rows.is_empty() {
+        return;
+    }
+    html.markup(
+        "<section><h2>What the launch measurement is made of</h2>\n<p>The evidence shows one digest over all of these; when \
+         it is as predicted, so is each of them.</p>\n<table class=\"policy\"><thead><tr><th class=\"rule\">Input</th>\
+         <th class=\"res\">From</th><th>SHA-256, or text</th></tr></thead><tbody>\n",
+    );
+    for row in rows {
+        html.markup("<tr><td>").text(&row.what).markup("</td><td>").text(&row.source).markup("</td><td><code>");
+        html.text(&row.value).markup("</code></td></tr>\n");
     }
     html.markup("</tbody></table></section>\n");
 }

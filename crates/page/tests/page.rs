@@ -10,7 +10,7 @@
 use std::process::Command;
 
 use belljar_page::{
-    Attack, Certificate, Check, Contract, Decision, Fact, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Tee,
+    Attack, Certificate, Check, Contract, Decision, Fact, Input, Measured, Outcome, Page, Phase, SOFTWARE_WARNING, Tee,
     Verdict, render,
 };
 use proptest::prelude::*;
@@ -85,6 +85,11 @@ fn sample() -> Page {
                 found: Some(hex(7, 64)),
             },
         ],
+        inputs: vec![Input {
+            what: "kernel".into(),
+            source: "vmlinux, linux-image-cloud-amd64 6.12".into(),
+            value: hex(8, 32),
+        }],
         chain: vec![
             certificate("ARK", "ARK-Milan", "ARK-Milan", "made on this machine, trusted because --tee software was asked for", 10),
             certificate("ASK", "SEV-Milan", "ARK-Milan", "signed by the ARK", 11),
@@ -172,6 +177,7 @@ fn hostile(text: &str) -> Page {
         tee: Tee { name: t(), software: true },
         facts: vec![Fact { name: t(), value: t() }; 4],
         measured: vec![Measured { what: t(), source: t(), predicted: Some(t()), found: Some(t()) }; 7],
+        inputs: vec![Input { what: t(), source: t(), value: t() }],
         chain: vec![
             Certificate {
                 role: t(),
@@ -232,6 +238,7 @@ fn everything_is_on_the_page() {
     texts.extend(page.facts.into_iter().chain(page.versions).flat_map(|f| [f.name, f.value]));
     texts
         .extend(page.measured.into_iter().flat_map(|m| [Some(m.what), Some(m.source), m.predicted, m.found]).flatten());
+    texts.extend(page.inputs.into_iter().flat_map(|i| [i.what, i.source, i.value]));
     texts.extend(
         page.chain
             .into_iter()

@@ -16,7 +16,7 @@ use belljar_vmm::{Machine, TeeKind};
 
 use crate::failure::Failure;
 use crate::run::options::RunOptions;
-use crate::run::timings::Phase;
+use crate::run::timings::{BOOT, Phase};
 
 /// Most records of runs that are kept.
 const KEPT: usize = 100;
@@ -96,6 +96,7 @@ impl Facts {
             },
             facts: self.facts(result),
             measured: self.measured(record),
+            inputs: self.inputs(),
             chain: record.map(chain).unwrap_or_default(),
             checks: record.map(checks).unwrap_or_default(),
             contract: page::Contract {
@@ -105,14 +106,7 @@ impl Facts {
             },
             decisions: record.map(decisions).unwrap_or_default(),
             attacks: Vec::new(),
-            phases: phases
-                .iter()
-                .map(|phase| page::Phase {
-                    name: format!("{}: {}", phase.place, phase.name),
-                    start_ms: millis(phase.start_us),
-                    duration_ms: millis(phase.end_us.saturating_sub(phase.start_us)),
-                })
-                .collect(),
+            phases: rows(phases),
             versions: vec![
                 fact("belljar", env!("CARGO_PKG_VERSION")),
                 fact("agent", &self.guest.agent_version),
@@ -128,9 +122,13 @@ impl Facts {
         match result {
             Ok(code) if admitted => (
                 page::Verdict::Accepted,
-                format!("The evidence is what was predicted before the pod existed; the container ended with code {code}."),
+                format!(
+                    "The evidence is what was predicted before the pod existed; the container ended with code {code}."
+                ),
             ),
-            Ok(code) => (page::Verdict::Undecided, format!("No handshake was recorded; the container ended with code {code}.")),
+            Ok(code) => {
+                (page::Verdict::Undecided, format!("No handshake was recorded; the container ended with code {code}."))
+            }
             Err(failure) if failure.exit == crate::failure::Exit::Refused => {
                 (page::Verdict::Refused, failure.cause.clone())
             }
@@ -153,7 +151,7 @@ impl Facts {
 
     fn measured(&self, record: Option<&HandshakeRecord>) -> Vec<page::Measured> {
         let found = |value: Option<&String>| value.cloned();
-        let mut rows = vec![
+        vec![
             page::Measured {
                 what: "launch measurement".to_owned(),
                 source: format!("computed from guest image {:.12} for {} vCPU", self.guest.id, self.vcpus),
@@ -166,25 +164,38 @@ impl Facts {
                 predicted: Some(hex::encode(self.initdata_digest)),
                 found: found(record.and_then(|r| r.host_data.as_ref())),
             },
-        ];
-        // What goes into the launch measurement; evidence shows it as one digest.
-        for (what, name) in [("firmware", self.firmware_file), ("kernel", self.kernel_file), ("initrd", "initrd")] {
-            let file = self.guest.files.iter().find(|file| file.name == name);
-            rows.push(page::Measured {
-                what: format!("{what} (part of the launch measurement)"),
-                source: file.map_or_else(|| name.to_owned(), |file| format!("{name}, {} {}", file.package, file.version)),
-                predicted: file.map(|file| file.sha256.clone()),
-                found: None,
-            });
-        }
-        rows.push(page::Measured {
-            what: "kernel command line (part of the launch measurement)".to_owned(),
-            source: "guest image".to_owned(),
-            predicted: Some(self.command_line.clone()),
-            found: None,
-        });
-        rows
+        ]
     }
+
+    /// What goes into the launch measurement.
+    fn inputs(&self) -> Vec<page::Input> {
+        let files = [("firmware", self.firmware_file), ("kernel", self.kernel_file), ("initrd", "initrd")];
+        let files = files.into_iter().filter_map(|(what, name)| {
+            let file = self.guest.files.iter().find(|file| file.name == name)?;
+            Some(page::Input {
+                what: what.to_owned(),
+                source: format!("{name}, {} {}", file.package, file.version),
+                value: file.sha256.clone(),
+            })
+        });
+        let command_line = page::Input {
+            what: "kernel command line".to_owned(),
+            source: "the guest image's recipe".to_owned(),
+            value: self.command_line.clone(),
+        };
+        files.chain([command_line]).collect()
+    }
+}
+
+/// The phases on one axis: the guest's clock starts with its kernel, a moment after QEMU.
+fn rows(phases: &[Phase]) -> Vec<page::Phase> {
+    let boot = phases.iter().find(|phase| phase.name == BOOT).map_or(0, |phase| phase.start_us);
+    let row = |phase: &Phase| page::Phase {
+        name: format!("{}: {}", phase.place, phase.name),
+        start_ms: millis(if phase.place == "guest" { phase.start_us.saturating_add(boot) } else { phase.start_us }),
+        duration_ms: millis(phase.end_us.saturating_sub(phase.start_us)),
+    };
+    phases.iter().map(row).collect()
 }
 
 fn chain(record: &HandshakeRecord) -> Vec<page::Certificate> {
@@ -246,7 +257,8 @@ fn decisions(record: &HandshakeRecord) -> Vec<page::Decision> {
 /// Keeps the data of the page below `data/runs`, the last hundred.
 pub fn keep(data: &Path, pod: &str, page: &Page) -> Result<(), Failure> {
     let directory = data.join("runs");
-    let failed = |e: std::io::Error| Failure::undecided(format!("cannot keep the record in {}: {e}", directory.display()));
+    let failed =
+        |e: std::io::Error| Failure::undecided(format!("cannot keep the record in {}: {e}", directory.display()));
     std::fs::create_dir_all(&directory).map_err(failed)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let text = serde_json::to_vec_pretty(page).map_err(Failure::undecided)?;

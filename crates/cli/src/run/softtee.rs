@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use belljar_softtee::{Keys, Launch, LaunchError};
+use belljar_softtee::{Keys, Launch, LaunchError, QemuError};
 use belljar_vmm::{Measured, SecureProcessor};
 
 /// How long a wrapper may take to become QEMU.
@@ -34,7 +34,12 @@ fn of_process(pid: u32) -> Result<Launch, LaunchError> {
     let deadline = Instant::now() + BECOMES_QEMU;
     loop {
         match Launch::of_process(pid) {
-            Err(LaunchError::Program { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            // In the middle of execve(2) a process has its new program, and no arguments yet.
+            Err(LaunchError::Program { .. } | LaunchError::CommandLine(QemuError::Missing { .. }))
+                if Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             measured => return measured,
         }
     }

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use crate::output::table;
 
+/// The phase that begins with the start of QEMU.
+pub const BOOT: &str = "pod VM up to its agent";
+
 /// One finished phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Phase {

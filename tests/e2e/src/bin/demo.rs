@@ -12,12 +12,17 @@ mod fraud;
 mod pod;
 #[path = "../demo/show.rs"]
 mod show;
+#[path = "../demo/text.rs"]
+mod text;
+#[path = "../demo/watch.rs"]
+mod watch;
 #[path = "../demo/work.rs"]
 mod work;
 
 use std::process::ExitCode;
 
-use show::{Trouble, Watch};
+use show::Trouble;
+use watch::Watch;
 
 fn main() -> ExitCode {
     match demo() {
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
 fn demo() -> Result<(), Trouble> {
     let mut watch = Watch::start();
     watch.step("The guest image: Debian's kernel, our agent, no shell");
-    let work = work::Work::open()?;
+    let work = work::Work::open("demo")?;
     work.guest_image()?;
 
     watch.step("The owner's desk: a fraud model is trained, and encrypted");
@@ -48,10 +53,11 @@ fn demo() -> Result<(), Trouble> {
     let attacks = attacks::all(&work, &fraud, &registered)?;
 
     watch.step("The page for the security officer");
+    let last_word = pod::last_word(&run);
     pod::write_page(&work, run, &attacks)?;
 
     watch.end();
     attacks::judge(&attacks)?;
-    println!("\n{}", pod::LAST_WORD);
+    println!("\n{last_word}");
     Ok(())
 }

@@ -9,7 +9,8 @@ use belljar_e2e::programs::program;
 use crate::call::{self, Call};
 use crate::fraud::{Fraud, Registered};
 use crate::pod::SECRET;
-use crate::show::{Doing, Trouble, say, seconds, short_digests, wrap};
+use crate::show::{Doing, Trouble, say, seconds};
+use crate::text::{short_digests, wrap};
 use crate::work::Work;
 
 /// Bytes of the encrypted model by which the attack on a layer finds its place: the file's header, and a salt.
@@ -41,7 +42,7 @@ impl Attacked {
     fn reason(&self) -> &str {
         // Above it stands the notice about the software TEE, below it are details.
         let lines = self.run.stderr.lines().filter_map(|line| line.strip_prefix("belljar: "));
-        lines.filter(|line| !line.contains("protects nothing")).last().unwrap_or_default()
+        lines.rev().find(|line| !line.contains("protects nothing")).unwrap_or_default()
     }
 
     /// For the page.

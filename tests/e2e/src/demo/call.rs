@@ -54,7 +54,8 @@ fn call(command: &mut Command, marks: Option<[&'static str; 2]>) -> Result<Call,
     let stderr = child.stderr.take().map(|from| std::thread::spawn(move || lines(from, err_mark)));
     let code = wait(&mut child, LIMIT);
     let took = began.elapsed();
-    let collect = |reader: Option<std::thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
+    let collect =
+        |reader: Option<std::thread::JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
     Ok(Call { code, stdout: collect(stdout), stderr: collect(stderr), took })
 }
 

@@ -11,10 +11,6 @@ use crate::fraud::{Fraud, Registered};
 use crate::show::{Doing, Trouble, say, seconds};
 use crate::work::Work;
 
-/// What must never be forgotten about this demo.
-pub const LAST_WORD: &str = "This ran in a SOFTWARE TEE, which protects nothing from this host: root here reads the key out of the pod's memory.\n\
-     The same code on AMD SEV-SNP or Intel TDX is what protects; `belljar doctor` says what this machine lacks.";
-
 /// The secret's name in the container.
 pub const SECRET: &str = "model-key";
 
@@ -54,6 +50,16 @@ pub fn write_page(work: &Work, record: Page, attacks: &[Attacked]) -> Result<(),
     say(format_args!("{}", path.display()));
     say("one file, no script, nothing fetched: predicted and measured, chain, contract, decision, attacks");
     Ok(())
+}
+
+/// What must not be forgotten about this demo.
+pub fn last_word(record: &Page) -> String {
+    if record.tee.software {
+        return "This ran in a SOFTWARE TEE, which protects nothing: root of this host reads the key out of the pod's memory.\n\
+                On AMD SEV-SNP or Intel TDX the same steps protect; `belljar doctor` says what this machine lacks."
+            .to_owned();
+    }
+    format!("This ran in {}; `belljar probe memory` shows what this host can read.", record.tee.name)
 }
 
 fn newest_record(work: &Work) -> Result<Page, Trouble> {

@@ -1,4 +1,5 @@
-//! The demo's directory, `target/demo`: it can be removed at any time, and is used again by the next demo.
+//! The directory of the demo, `target/demo`, and of the benchmark, `target/bench`: it can be removed at any time, and is
+//! used again by the next run.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -6,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use belljar_e2e::programs::{belljar, program, root};
+use belljar_e2e::programs::{belljar, finish, program, root};
 use belljar_guest_image::{GuestImage, Recipe};
 
-use crate::call;
 use crate::show::{Doing, Trouble, say, seconds};
 
 /// The directory.
@@ -19,18 +19,25 @@ pub struct Work {
 }
 
 impl Work {
-    /// Makes it where it is missing. What an older demo left of layers, image and registry goes, so that all of it is done again.
-    pub fn open() -> Result<Self, Trouble> {
-        let work = Self { directory: root().join("target/demo") };
+    /// Makes `target/NAME` where it is missing. What an older run left of layers, image and registry goes, so that all of it
+    /// is done again.
+    pub fn open(name: &str) -> Result<Self, Trouble> {
+        let work = Self { directory: root().join("target").join(name) };
         for part in ["data/store", "data/runs", "fraud", "layout", "registry", "attacks"] {
             let path = work.path(part);
-            if let Err(e) = fs::remove_dir_all(&path) && e.kind() != std::io::ErrorKind::NotFound {
+            if let Err(e) = fs::remove_dir_all(&path)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
                 return Err(e).doing(format!("remove {}", path.display()));
             }
         }
         for part in ["data", "run", "attacks"] {
             let path = work.path(part);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).doing(format!("make {}", path.display()))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .doing(format!("make {}", path.display()))?;
             let mode = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&path, mode).doing(format!("close {} to others", path.display()))?;
         }
@@ -50,19 +57,27 @@ impl Work {
     }
 
     /// Builds the guest image where there is none, or where the agent or the recipe is another one by now.
-    pub fn guest_image(&self) -> Result<(), Trouble> {
+    pub fn guest_image(&self) -> Result<GuestImage, Trouble> {
         if self.current_guest_image()?.is_none() {
-            let built = call::quietly(self.belljar().args(["guest", "build"]))?.must("belljar guest build")?;
+            let built = finish(self.belljar().args(["guest", "build"]));
+            if built.code != 0 {
+                return Err(Trouble(format!(
+                    "belljar guest build ended with code {}: {}",
+                    built.code,
+                    built.stderr.trim()
+                )));
+            }
             say(format_args!("built in {}", seconds(built.took)));
         }
         let image = self.current_guest_image()?;
-        let image = image.ok_or_else(|| Trouble("the guest image does not hold the agent it was built from".to_owned()))?;
+        let image =
+            image.ok_or_else(|| Trouble("the guest image does not hold the agent it was built from".to_owned()))?;
         image.verify().doing("verify the guest image")?;
         let manifest = image.manifest();
         say(format_args!("guest image   {}", image.id()));
         say(format_args!("kernel        {}, agent {}", manifest.kernel_release, manifest.agent_version));
         say("every file has the digest of its manifest");
-        Ok(())
+        Ok(image)
     }
 
     fn current_guest_image(&self) -> Result<Option<GuestImage>, Trouble> {

@@ -1,0 +1,128 @@
+//! The pods that are measured: Debian's static busybox, its image in the store, one secret.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use belljar_e2e::images::busybox_layout;
+use belljar_e2e::programs::finish;
+use belljar_guest_image::GuestImage;
+use belljar_page::Page;
+
+use crate::bare::Bare;
+use crate::child::{self, Started};
+use crate::show::{Doing, Trouble, say};
+use crate::work::Work;
+
+/// What the container writes.
+const WORD: &[u8] = b"f";
+
+/// What all measures use.
+#[derive(Debug)]
+pub struct Bench {
+    /// Number of runs of each thing.
+    pub runs: usize,
+    /// The baseline.
+    pub bare: Bare,
+    /// The guest image.
+    pub guest: GuestImage,
+    work: Work,
+}
+
+/// A pod whose container has written its first byte and sleeps.
+#[derive(Debug)]
+pub struct Sleeping {
+    /// `belljar run`.
+    pub cli: Started,
+    /// Its QEMU.
+    pub qemu: u32,
+}
+
+impl Bench {
+    /// Builds what is missing, puts the image into the store, and finds out what QEMU is given here.
+    pub fn prepare(runs: usize) -> Result<Self, Trouble> {
+        let work = Work::open("bench")?;
+        let guest = work.guest_image()?;
+        busybox_layout(&work.path("layout"), "/data/nothing", b"");
+        fs::write(work.path("secret"), [7; 32]).doing("write a secret")?;
+        // Warms the store, the keys of the software TEE, what is remembered about this machine, and the page cache.
+        let pod = sleeping(&work)?;
+        let bare = Bare::like(pod.qemu, &work.path(""))?;
+        pod.cli.end()?;
+        bare.start()?;
+        say(format_args!(
+            "{} accelerator, {} of memory, {runs} runs of each, interleaved",
+            bare.accelerator, bare.memory
+        ));
+        Ok(Self { runs, bare, guest, work })
+    }
+
+    /// `belljar run` of the image in the store: from exec to the first byte on stdout.
+    pub fn start(&self) -> Result<Duration, Trouble> {
+        child::until(run(&self.work).args(["--", "/bin/busybox", "echo", "first"]), WORD)?.end()
+    }
+
+    /// The record of the last run.
+    pub fn record(&self) -> Result<Page, Trouble> {
+        let entries = fs::read_dir(self.work.path("data/runs")).doing("read the records of runs")?;
+        // Names sort by time.
+        let newest = entries.flatten().map(|entry| entry.path()).max();
+        let newest = newest.ok_or_else(|| Trouble("a run left no record".to_owned()))?;
+        let text = fs::read(&newest).doing(format!("read {}", newest.display()))?;
+        serde_json::from_slice(&text).doing(format!("understand {}", newest.display()))
+    }
+
+    /// A pod whose container sleeps for two seconds after its first byte.
+    pub fn sleeping(&self) -> Result<Sleeping, Trouble> {
+        sleeping(&self.work)
+    }
+
+    /// Resident memory of the idle agent in bytes, from the log that the guest writes when it is asked for.
+    pub fn agent_memory(&self) -> Result<f64, Trouble> {
+        let debug = finish(run(&self.work).args(["--rm", "--debug", "--", "/bin/busybox", "true"]));
+        let said = debug
+            .stderr
+            .lines()
+            .find_map(|line| line.split_once(" ready ")?.1.split_once("rss=\"")?.1.split(' ').next());
+        let kib: Option<u32> = said.and_then(|kib| kib.parse().ok());
+        let kib =
+            kib.ok_or_else(|| Trouble(format!("the guest's log has no memory of the agent: {}", debug.stderr.trim())))?;
+        Ok(f64::from(kib) * 1024.0)
+    }
+
+    /// The layer store.
+    pub fn store(&self) -> PathBuf {
+        self.work.path("data/store")
+    }
+}
+
+fn run(work: &Work) -> Command {
+    let mut command = work.belljar();
+    command.args(["run", "--tee", "software", "--boot-timeout", "150", "--secret"]);
+    command
+        .arg(format!("key={}", work.path("secret").display()))
+        .arg(format!("oci:{}:1", work.path("layout").display()));
+    command
+}
+
+fn sleeping(work: &Work) -> Result<Sleeping, Trouble> {
+    let cli = child::until(run(work).args(["--", "/bin/busybox", "sh", "-c", "echo first; sleep 2"]), WORD)?;
+    match qemu_of_only_pod(work) {
+        Ok(qemu) => Ok(Sleeping { cli, qemu }),
+        Err(trouble) => {
+            cli.kill();
+            Err(trouble)
+        }
+    }
+}
+
+fn qemu_of_only_pod(work: &Work) -> Result<u32, Trouble> {
+    let entries = fs::read_dir(work.path("run/belljar/pods")).doing("read the running pods")?;
+    let notes: Vec<Vec<u8>> =
+        entries.flatten().filter_map(|entry| fs::read(entry.path().join("pod.json")).ok()).collect();
+    let [note] = notes.as_slice() else { return Err(Trouble(format!("{} pods run, expected one", notes.len()))) };
+    let pod: serde_json::Value = serde_json::from_slice(note).doing("read the pod's note")?;
+    let pid = pod.pointer("/qemu/pid").and_then(serde_json::Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+    pid.ok_or_else(|| Trouble("the pod's note names no QEMU".to_owned()))
+}
