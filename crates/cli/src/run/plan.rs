@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use belljar_contract::{BrokerPin, Contract, Digest, ImageFacts, Initdata, Layer, Permission, Resources, Secret, digest};
+use belljar_contract::{
+    BrokerPin, Contract, Digest, ImageFacts, Initdata, Layer, Permission, Resources, Secret, digest,
+};
 use belljar_guest_api::names;
 use belljar_guest_image::GuestImage;
 use belljar_image::Image;
@@ -124,7 +126,8 @@ pub fn initdata(contract: &Contract) -> Result<(String, Digest), Failure> {
     let text = Initdata::with_contract(contract).to_toml();
     // Refuses what is longer than a guest reads.
     Initdata::parse(text.as_bytes()).map_err(|e| {
-        Failure::usage(e).hint("shorten the command, the environment or the number of layers: they all stand in the contract")
+        Failure::usage(e)
+            .hint("shorten the command, the environment or the number of layers: they all stand in the contract")
     })?;
     let digest = digest(text.as_bytes()).map_err(Failure::usage)?;
     Ok((text, digest))
@@ -140,8 +143,10 @@ pub fn expected(guest: &GuestImage, kind: TeeKind, debug: bool, vcpus: u32) -> R
     match kind {
         TeeKind::Software => measure::software(guest, debug, vcpus),
         TeeKind::Snp => measure::snp(guest, debug, vcpus),
-        TeeKind::Tdx => Err(Failure::undecided("the launch measurement of a TDX guest cannot be predicted by this version")
-            .hint("use --tee snp, or --broker with a broker that knows the reference value")),
+        TeeKind::Tdx => {
+            Err(Failure::undecided("the launch measurement of a TDX guest cannot be predicted by this version")
+                .hint("use --tee snp, or --broker with a broker that knows the reference value"))
+        }
     }
 }
 
@@ -179,15 +184,7 @@ pub fn machine(
         disks.push(Disk { content: DiskContent::File(layer.path.clone()), serial });
     }
     let memory = options.memory.saturating_add(options.scratch).div_ceil(1 << 20).saturating_add(OVERHEAD_MIB);
-    Ok(Machine {
-        id: pod.to_owned(),
-        tee,
-        accel,
-        vcpus: shape(options.cpus),
-        memory_mib: memory,
-        guest: files,
-        disks,
-    })
+    Ok(Machine { id: pod.to_owned(), tee, accel, vcpus: shape(options.cpus), memory_mib: memory, guest: files, disks })
 }
 
 #[cfg(test)]

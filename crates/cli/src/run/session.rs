@@ -215,7 +215,9 @@ impl Refusal {
     pub fn into_failure(self, broker: Option<String>) -> Failure {
         let text = one_line(&self.text);
         let exit = match self.kind.as_str() {
-            refusal::INITDATA | refusal::CONTRACT | refusal::ATTESTATION | refusal::SECRET | refusal::LAYER => Exit::Refused,
+            refusal::INITDATA | refusal::CONTRACT | refusal::ATTESTATION | refusal::SECRET | refusal::LAYER => {
+                Exit::Refused
+            }
             _ => Exit::Undecided,
         };
         match broker {

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use belljar_broker::{BrokerUrl, TlsServer};
 use belljar_guest_api::api::{
     AgentClient, TunnelAcceptRequest, TunnelCloseRequest, TunnelReadRequest, TunnelWriteRequest,
 };
 use belljar_guest_api::limits::{MAX_CHUNK, MAX_POLL_MS};
 use belljar_guest_api::names::BROKER_TARGET;
-use belljar_broker::{BrokerUrl, TlsServer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use ttrpc::context::Context;

@@ -19,7 +19,9 @@ use crate::run::session::Interrupts;
 #[derive(Debug, Subcommand)]
 pub enum BrokerVerb {
     /// Serve until a signal. Prints its URL, which holds its key, as the first line of stdout
-    #[command(after_help = "Example: belljar broker serve --listen 127.0.0.1:8443 --token-file broker.token --allow-software-tee")]
+    #[command(
+        after_help = "Example: belljar broker serve --listen 127.0.0.1:8443 --token-file broker.token --allow-software-tee"
+    )]
     Serve {
         /// Address to listen on
         #[arg(long, default_value = "127.0.0.1:0")]
@@ -45,7 +47,9 @@ impl BrokerVerb {
         if allow_software_tee {
             let keys = Keys::load_or_create(&paths.softtee()).map_err(Failure::undecided)?;
             anchors = anchors.with_software_root(keys.ark());
-            eprintln!("belljar: --allow-software-tee: this broker gives secrets to pods that nothing protects from their host");
+            eprintln!(
+                "belljar: --allow-software-tee: this broker gives secrets to pods that nothing protects from their host"
+            );
         }
         let config =
             Config { anchors, allow_software_tee, admin_token: Some(read_token(&token_file)?), ..Config::default() };

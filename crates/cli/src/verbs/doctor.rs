@@ -16,7 +16,9 @@ const CACHE_NEED: u64 = 1 << 30;
 
 /// What this machine can do, and the one next step for each lack.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 pods can run here (at least in the software TEE) · 1 they cannot.\nExample: belljar doctor --format json")]
+#[command(
+    after_help = "Exit codes: 0 pods can run here (at least in the software TEE) · 1 they cannot.\nExample: belljar doctor --format json"
+)]
 pub struct Doctor {
     /// Try again whether KVM really runs a guest, instead of remembering
     #[arg(long)]
@@ -59,7 +61,11 @@ impl Doctor {
                 }
                 println!(
                     "\n{}",
-                    if can_run { "Pods can run on this machine." } else { "Pods cannot run on this machine yet: take the steps above." }
+                    if can_run {
+                        "Pods can run on this machine."
+                    } else {
+                        "Pods cannot run on this machine yet: take the steps above."
+                    }
                 );
             }
         }

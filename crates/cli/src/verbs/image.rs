@@ -44,7 +44,11 @@ impl ImageVerb {
                     .layers
                     .iter()
                     .map(|layer| {
-                        vec![size(layer.data_blocks.saturating_mul(4096)), hex::encode(layer.verity_root), layer.diff_id.clone()]
+                        vec![
+                            size(layer.data_blocks.saturating_mul(4096)),
+                            hex::encode(layer.verity_root),
+                            layer.diff_id.clone(),
+                        ]
                     })
                     .collect();
                 print!("{}", table(&["SIZE", "VERITY ROOT", "LAYER"], &rows));

@@ -17,7 +17,9 @@ use crate::verbs::guest;
 #[derive(Debug, Subcommand)]
 pub enum Measure {
     /// The launch digest of an SNP guest
-    #[command(after_help = "Example: belljar measure snp --ovmf OVMF.amdsev.fd --kernel vmlinuz --initrd initrd --append 'quiet' --vcpus 2")]
+    #[command(
+        after_help = "Example: belljar measure snp --ovmf OVMF.amdsev.fd --kernel vmlinuz --initrd initrd --append 'quiet' --vcpus 2"
+    )]
     Snp {
         /// OVMF for AMD SEV
         #[arg(long)]
@@ -42,7 +44,9 @@ pub enum Measure {
         guest_features: u64,
     },
     /// The launch digest of a software TEE guest
-    #[command(after_help = "Example: belljar measure software --firmware qboot.rom --kernel vmlinux --initrd initrd --append 'quiet' --vcpus 2")]
+    #[command(
+        after_help = "Example: belljar measure software --firmware qboot.rom --kernel vmlinux --initrd initrd --append 'quiet' --vcpus 2"
+    )]
     Software {
         /// Firmware
         #[arg(long)]
@@ -107,7 +111,9 @@ impl Measure {
                 let image = guest::open(&image.unwrap_or_else(|| paths.guest()))?;
                 let mut references = Vec::new();
                 for vcpus in SHAPES {
-                    for (tee, digest) in [("software", software(&image, debug, vcpus)?), ("snp", snp(&image, debug, vcpus)?)] {
+                    for (tee, digest) in
+                        [("software", software(&image, debug, vcpus)?), ("snp", snp(&image, debug, vcpus)?)]
+                    {
                         references.push(Reference { tee, vcpus, measurement: hex::encode(digest) });
                     }
                 }
@@ -140,8 +146,9 @@ fn one(tee: &'static str, vcpus: u32, digest: [u8; 48], format: Format) -> Resul
 
 /// What a software TEE will report for a pod of this guest image; from the digests in the image's manifest.
 pub fn software(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
-    let firmware = std::fs::read(image.qboot())
-        .map_err(|e| Failure::undecided(format!("{}: {e}", image.qboot().display())).hint("run `belljar guest build`"))?;
+    let firmware = std::fs::read(image.qboot()).map_err(|e| {
+        Failure::undecided(format!("{}: {e}", image.qboot().display())).hint("run `belljar guest build`")
+    })?;
     let digests = belljar_measure::SoftwareDigests {
         firmware: &firmware,
         kernel: file_digest(image, "vmlinux")?,
@@ -154,14 +161,14 @@ pub fn software(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48],
 
 /// What SNP hardware will report for a pod of this guest image.
 pub fn snp(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
-    let launch =
-        SnpLaunch::new(&image.ovmf_amdsev(), &image.vmlinuz(), &image.initrd(), &image.cmdline(debug), vcpus);
+    let launch = SnpLaunch::new(&image.ovmf_amdsev(), &image.vmlinuz(), &image.initrd(), &image.cmdline(debug), vcpus);
     belljar_measure::snp(&launch).map_err(Failure::undecided)
 }
 
 /// The SHA-256 that the image's manifest has for one of its files.
 pub fn file_digest(image: &GuestImage, name: &str) -> Result<[u8; 32], Failure> {
-    let broken = || Failure::undecided(format!("the guest image has no digest of {name}")).hint("run `belljar guest build`");
+    let broken =
+        || Failure::undecided(format!("the guest image has no digest of {name}")).hint("run `belljar guest build`");
     let entry = image.manifest().files.get(name).ok_or_else(broken)?;
     let mut digest = [0; 32];
     hex::decode_to_slice(&entry.sha256, &mut digest).map_err(|_| broken())?;

@@ -16,7 +16,9 @@ const COPIES: u32 = 16;
 #[derive(Debug, Subcommand)]
 pub enum Probe {
     /// Put a fresh canary into a pod VM's private memory, and search QEMU's memory for it
-    #[command(after_help = "Exit codes: 0 the memory is encrypted · 1 this host can read the pod · 3 the probe failed.\nExample: belljar probe memory vault")]
+    #[command(
+        after_help = "Exit codes: 0 the memory is encrypted · 1 this host can read the pod · 3 the probe failed.\nExample: belljar probe memory vault"
+    )]
     Memory {
         /// The pod's name or id
         pod: String,
@@ -70,7 +72,12 @@ async fn memory(pods: &Pods, pod: &Pod, format: Format) -> Result<i32, Failure> 
             "searched_bytes": found.searched_bytes,
         }))?,
         Format::Text => {
-            println!("pod {} ({:?} TEE), searched {} of guest memory", pod.name, pod.tee, crate::output::size(found.searched_bytes));
+            println!(
+                "pod {} ({:?} TEE), searched {} of guest memory",
+                pod.name,
+                pod.tee,
+                crate::output::size(found.searched_bytes)
+            );
             println!("private canary found {private} times, shared canary {shared} times");
             println!("{words}");
         }
