@@ -78,3 +78,50 @@ fn read_bounded(device: &Path) -> std::io::Result<Vec<u8>> {
     File::open(device)?.take(most.saturating_add(1)).read_to_end(&mut disk)?;
     Ok(disk)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(debug: bool) -> Document {
+        let layer = "[[containers.main.layers]]\nverity_root = \"".to_owned()
+            + &"ab".repeat(32)
+            + "\"\nsalt = \"\"\ndata_blocks = 1\n";
+        let digest = "0".repeat(64);
+        let contract = Contract::parse(&format!(
+            "version = 1\ndebug = {debug}\n[containers.main]\nimage = \"i\"\nimage_digest = \"sha256:{digest}\"\nargs = [\"/a\"]\n{layer}"
+        ));
+        Document::parse(Initdata::with_contract(&contract.unwrap()).to_toml().into_bytes()).unwrap()
+    }
+
+    fn register(value: [u8; 32]) -> Register {
+        Register { name: "host_data", value: value.to_vec() }
+    }
+
+    #[test]
+    fn only_the_measured_document_is_accepted() {
+        let mut value = document(false).digest.host_data();
+        let bound = document(false).bind(&register(value), Cmdline::default()).unwrap();
+        assert!(bound.contract.containers.contains_key("main"));
+        let expected = hex::encode(value);
+        value[31] ^= 1;
+        let refused = document(false).bind(&register(value), Cmdline::default()).unwrap_err();
+        let found = hex::encode(value);
+        let line = format!("initdata does not match the hardware report: host_data expected {expected}, found {found}");
+        assert_eq!(refused.kind, Kind::Initdata);
+        assert!(refused.message.starts_with(&line), "{}", refused.message);
+    }
+
+    #[test]
+    fn debugging_must_be_in_the_contract() {
+        let bind = |allowed| {
+            let document = document(allowed);
+            let register = register(document.digest.host_data());
+            document.bind(&register, Cmdline { debug: true })
+        };
+        assert!(bind(true).is_ok());
+        let refused = bind(false).unwrap_err();
+        assert_eq!(refused.kind, Kind::Contract);
+        assert!(refused.message.starts_with("debug expected false by the contract, found true"), "{}", refused.message);
+    }
+}

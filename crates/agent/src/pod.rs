@@ -178,7 +178,7 @@ impl Pod {
             streams,
             ended: watch::Sender::new(None),
         });
-        tokio::spawn(end(process.clone(), exit, self.layers.clone()));
+        tokio::spawn(end(guest.clone(), process.clone(), exit, self.layers.clone()));
         Ok(process)
     }
 
@@ -258,11 +258,20 @@ impl Process {
 }
 
 /// Follows a container to its end, cleans up, and only then says how it ended.
-async fn end(process: Arc<Process>, mut exit: watch::Receiver<Option<ExitCode>>, layers: Arc<Layers>) {
+async fn end(
+    guest: Arc<Guest>,
+    process: Arc<Process>,
+    mut exit: watch::Receiver<Option<ExitCode>>,
+    layers: Arc<Layers>,
+) {
     let code = exit.wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(255);
     let running = lock(&process.running).take();
     let oom_killed = running.as_ref().is_some_and(Running::oom_killed);
+    // The container may have seen the failed block and ended by itself, before the kernel's event reached us.
     let refusal = layers.changed();
+    if let Some(refusal) = &refusal {
+        guest.board.refuse(refusal.clone());
+    }
     process.ended.send_replace(Some(Ended { code, oom_killed, refusal }));
     let cleaned = tokio::task::spawn_blocking(move || running.map(Running::cleanup)).await;
     if let Ok(Some(Err(error))) = cleaned {

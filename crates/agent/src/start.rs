@@ -146,7 +146,11 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
     tokio::spawn(watch_layers(guest.clone(), layers.clone()));
     let _ = guest.pod.set(Pod::new(contract, layers, released));
     guest.board.enter(State::Ready);
-    tracing::info!(us = since_boot_us(), "ready");
+    if guest.cmdline.debug {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).map(str::trim).unwrap_or_default();
+        tracing::info!(us = since_boot_us(), rss, "ready");
+    }
     Ok(())
 }
 
