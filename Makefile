@@ -28,14 +28,16 @@ demo: ## the whole way on a laptop: a real image, attested, its secret, four att
 test: ## unit, property, end-to-end tests in real pod VMs
 	@tools/deps.sh test
 	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
-	BELLJAR_DATA=$(CURDIR)/target/test/data $(BIN)/belljar guest build
-	guest/fetch-qemu-tdx.sh
-	cargo nextest run --workspace --locked
+	tools/prepare-tests.sh > target/test.env
+	source target/test.env; cargo nextest run --workspace --locked --run-ignored only -E 'package(belljar-agent) + package(belljar-page) + package(belljar-rcar)'
+	source target/test.env; cargo nextest run --workspace --locked
 
-bench: ## speed as ratios against bare QEMU, in one run
+bench: ## speed as ratios against bare QEMU, in one run (BENCH="-n 9")
 	@tools/deps.sh
 	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
-	$(BIN)/belljar-bench
+	cargo build --release --locked -p belljar-guest-image --example bare_init
+	tools/prepare-tests.sh > target/test.env
+	$(BIN)/belljar-bench $(BENCH)
 
 fuzz: ## long fuzzing of every parser (SECONDS_EACH=600)
 	fuzz/run.sh $${SECONDS_EACH:-600}
