@@ -15,7 +15,7 @@
 //! | [`guest`], [`status`], [`refusal`] | the shared state, what the host sees of it, and why the guest will not go on |
 //! | [`reaper`], [`power`], [`loopback`] | child processes of PID 1, power-off, the loopback interface |
 //! | [`probe`] | the memory probe |
-//! | [`cmdline`], [`clock`], [`console`], [`random`] | words of the kernel command line, time since boot, messages in debug mode, where random numbers come from |
+//! | [`cmdline`], [`clock`], [`console`] | words of the kernel command line, time since boot, messages in debug mode |
 //! | [`start`] | puts these together |
 
 pub mod attest;
@@ -34,7 +34,6 @@ pub mod pod;
 pub mod ports;
 pub mod power;
 pub mod probe;
-pub mod random;
 pub mod reaper;
 pub mod refusal;
 pub mod secret_api;

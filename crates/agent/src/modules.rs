@@ -3,9 +3,12 @@
 use std::{
     fs::{self, File},
     io,
+    path::Path,
 };
 
 use rustix::io::Errno;
+
+use crate::mounts;
 
 const DIR: &str = "/lib/modules";
 /// Most bytes of an order file.
@@ -53,7 +56,11 @@ pub enum Hardware {
 impl Hardware {
     /// Looks at CPUID: leaf 0x21 spells `IntelTDX    ` in a trust domain (Intel TDX module specification, virtual CPUID
     /// leaf 0x21); bit 4 of EAX of leaf 0x8000001F is SEV-SNP (AMD APM volume 3, E.4.17), together with the hypervisor bit.
+    /// A host may be able to hide that bit, but not SEV_STATUS, by which the kernel decides to make a folder in `/sys`.
     pub fn of_cpu() -> Option<Self> {
+        if ["/sys".to_owned(), mounts::under("sys")].iter().any(|sys| snp_kernel(sys)) {
+            return Some(Self::Snp);
+        }
         use std::arch::x86_64::{__cpuid, __cpuid_count};
         let basic = __cpuid(0).eax;
         if basic >= 0x21 {
@@ -67,6 +74,14 @@ impl Hardware {
         (hypervisor && extended >= 0x8000_001f && __cpuid(0x8000_001f).eax & 1 << 4 != 0).then_some(Self::Snp)
     }
 
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snp => "sev-snp",
+            Self::Tdx => "tdx",
+        }
+    }
+
     /// Name of its order file.
     fn order(self) -> &'static str {
         match self {
@@ -76,9 +91,14 @@ impl Hardware {
     }
 }
 
+/// Whether the kernel runs as an SNP guest (Documentation/ABI/testing/sysfs-devices-system-cpu, `cpu/sev`, Linux 6.11).
+fn snp_kernel(sys: &str) -> bool {
+    Path::new(sys).join("devices/system/cpu/sev").is_dir()
+}
+
 /// Loads what the file `order` lists, `order.vsock` where the host gave a vsock device, then what the TEE of this machine
-/// needs. A module that is already there is fine, and so is a TEE driver that finds no device: which TEE there is, is
-/// decided by who answers. An image without the files has everything built in.
+/// needs. A module that is already there is fine, and so is a TEE driver that finds no device: that there are no reports
+/// then is said when one is asked for. An image without the files has everything built in.
 pub fn load(hardware: Option<Hardware>, vsock: bool) -> Result<(), ModuleError> {
     load_list("order")?;
     if vsock {
@@ -131,6 +151,15 @@ fn names(list: &str) -> impl Iterator<Item = Result<&str, &str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_knows_an_snp_guest() {
+        let sys = tempfile::tempdir().unwrap();
+        let path = sys.path().to_str().unwrap();
+        assert!(!snp_kernel(path));
+        fs::create_dir_all(sys.path().join("devices/system/cpu/sev")).unwrap();
+        assert!(snp_kernel(path));
+    }
 
     #[test]
     fn an_order_names_files_beside_it() {

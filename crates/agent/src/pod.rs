@@ -139,16 +139,17 @@ impl Pod {
             return Err(PodError::Started(name.to_owned()));
         }
         let started = guest.board.timed_async("container", self.spawn(guest, name, container)).await;
-        match (started, self.layers.changed()) {
-            (Ok(process), _) => {
-                lock(&self.started).insert(name.to_owned(), process);
-                Ok(())
-            }
-            (Err(_), Some(refusal)) => {
+        let started = started.map(|process| {
+            lock(&self.started).insert(name.to_owned(), process);
+        });
+        // Who watches the layers ends the containers that it finds: one that was just being made is not among them.
+        match self.layers.changed() {
+            Some(refusal) => {
                 guest.board.refuse(refusal.clone());
+                self.kill();
                 Err(PodError::Refused(refusal))
             }
-            (Err(error), None) => Err(error),
+            None => started,
         }
     }
 

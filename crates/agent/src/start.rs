@@ -27,7 +27,7 @@ use crate::{
     modules::{self, Hardware},
     mounts,
     pod::Pod,
-    ports, power, random,
+    ports, power,
     refusal::{Kind, Refusal},
     secret_api::SecretApi,
     service::Service,
@@ -65,7 +65,6 @@ fn early(board: &Board) -> Result<Cmdline, Refusal> {
     board.timed("mounts", mounts::prepare).map_err(|error| internal(&error))?;
     let cmdline = Cmdline::parse(&fs::read_to_string(mounts::under("proc/cmdline")).unwrap_or_default());
     console::open(&mounts::under("dev"), cmdline.debug);
-    random::announce_generation(&mounts::under("dev")).map_err(|error| internal(&error))?;
     let vsock = modules::vsock_device(&mounts::under("sys"));
     board.timed("modules", || modules::load(Hardware::of_cpu(), vsock)).map_err(|error| internal(&error))?;
     mounts::switch_root().map_err(|error| internal(&error))?;
@@ -158,8 +157,7 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
 fn bind(guest: &Guest) -> Result<(Bound, Arc<dyn Attester>), Refusal> {
     let document = guest.board.timed("initdata", Document::read)?;
     guest.board.timed("report", || {
-        let attester =
-            tee::find(Hardware::of_cpu().is_some()).map_err(|error| Refusal::new(Kind::Attestation, error))?;
+        let attester = tee::find(Hardware::of_cpu()).map_err(|error| Refusal::new(Kind::Attestation, error))?;
         let mut report_data = [0; 64];
         getrandom(&mut report_data, GetRandomFlags::empty()).map_err(|error| Refusal::new(Kind::Internal, error))?;
         let report = attester.report(&report_data).and_then(|report| report.register(&report_data));

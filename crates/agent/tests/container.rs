@@ -207,6 +207,12 @@ fn layers_lie_on_each_other_and_scratch_is_bounded() {
     );
     assert_eq!(out, expected);
 
+    // The first of the two again on top, as an image may have equal layers: what it says counts.
+    case.container.args.truncate(1);
+    case.container.args.extend(["cat:/a", "cat:/b"].map(str::to_owned));
+    case.again = vec![1, 0];
+    assert_eq!(case.output(), "lower\nkept\n");
+
     // A device node of the image opens nothing; the same device in /dev does.
     let mut case = Case::new(&["stat:/node", "write:1:/node", "write:1:/dev/null"]);
     case.layers = vec![|layer| {

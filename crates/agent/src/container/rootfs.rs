@@ -1,5 +1,6 @@
 //! The container's root file system, put together in a mount namespace that only the calling thread is in.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
@@ -97,7 +98,7 @@ fn overlay(layers: &[PathBuf], scratch_bytes: u64) -> Result<OwnedFd, ContainerE
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).during(Stage::Overlay, "/")?;
     let set =
         |key: &str, value: &Path| fsconfig_set_string(&context, key, value).during(Stage::Overlay, value.display());
-    for layer in layers.iter().rev() {
+    for layer in topmost(layers) {
         set("lowerdir+", layer)?;
     }
     let scratch = Path::new(BASE).join("scratch");
@@ -109,6 +110,13 @@ fn overlay(layers: &[PathBuf], scratch_bytes: u64) -> Result<OwnedFd, ContainerE
         .during(Stage::Overlay, "/")?;
     attach(&root, &base, "rootfs")?;
     Ok(root)
+}
+
+/// The layers from the highest down, each once: overlayfs refuses a directory that stands twice (`ELOOP`), as equal layers do,
+/// and a layer adds nothing to what it also says above (empty layers are common).
+fn topmost(layers: &[PathBuf]) -> Vec<&PathBuf> {
+    let mut seen = HashSet::new();
+    layers.iter().rev().filter(|layer| seen.insert(*layer)).collect()
 }
 
 fn attach_planned(inside: &Inside, mount: &PlannedMount) -> Result<(), ContainerError> {
@@ -265,4 +273,16 @@ fn set_attributes(mount: &OwnedFd, flags: MountAttrFlags) -> std::io::Result<()>
         )
     };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_layers_the_highest_stays() {
+        let layers = ["a", "b", "a", "c", "b"].map(PathBuf::from);
+        assert_eq!(topmost(&layers), ["b", "c", "a"].map(PathBuf::from).iter().collect::<Vec<_>>());
+        assert_eq!(topmost(&layers[..2]), ["b", "a"].map(PathBuf::from).iter().collect::<Vec<_>>());
+    }
 }

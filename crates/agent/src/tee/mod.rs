@@ -16,7 +16,7 @@ use belljar_evidence::snp;
 use belljar_guest_api::{names::TEE_PORT, softport::FrameError};
 use belljar_rcar::{Evidence, snp::SnpEvidence, tdx::TdxEvidence, wire};
 
-use crate::{mounts, ports};
+use crate::{modules::Hardware, mounts, ports};
 
 /// Longest time for one report.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -30,6 +30,11 @@ pub enum TeeError {
     /// Neither a TSM provider nor a tee port.
     #[error("no tee found: the kernel offers no tsm reports and there is no port {TEE_PORT}; start this vm with a tee")]
     NoTee,
+    /// A confidential VM whose kernel has no TSM provider. The host could arrange that to be asked in the CPU's place.
+    #[error(
+        "this is a confidential vm of {0}, but its kernel offers no tsm reports; the software tee is not asked instead"
+    )]
+    NoTsm(&'static str),
     /// A provider that this agent does not know.
     #[error("tsm provider {0:?} is not supported, expected sev_guest or tdx_guest")]
     Provider(String),
@@ -150,17 +155,33 @@ pub trait Attester: Send + Sync + std::fmt::Debug {
     fn report(&self, report_data: &[u8; 64]) -> Result<RawReport, TeeError>;
 }
 
-/// Finds the TEE of this VM: real hardware when the kernel has a TSM provider, the software TEE when the host gave a tee
-/// port, and otherwise none, which is an error and never a reason to go on without.
-pub fn find(hardware: bool) -> Result<Arc<dyn Attester>, TeeError> {
-    if hardware
-        && mounts::configfs().is_ok()
-        && let Some(tsm) = tsm::Tsm::open()?
-    {
-        return Ok(Arc::new(tsm));
+/// Finds the TEE of this VM: in a confidential VM the hardware through the kernel's TSM provider and nothing else, elsewhere
+/// the software TEE when the host gave a tee port, and otherwise none, which is an error and never a reason to go on.
+///
+/// A confidential VM never asks the software TEE: its report would carry a HOST_DATA of the host's choice, the guest would
+/// take the host's contract for the measured one, and a container of that contract could ask the hardware for a report
+/// in which everything is genuine.
+pub fn find(hardware: Option<Hardware>) -> Result<Arc<dyn Attester>, TeeError> {
+    choose(hardware, hardware_reports, || {
+        let device = ports::serial_port(TEE_PORT, PORT_PATIENCE).ok_or(TeeError::NoTee)?;
+        Ok(Arc::new(soft::SoftPort::open(&device)?))
+    })
+}
+
+fn hardware_reports() -> Result<Option<Arc<dyn Attester>>, TeeError> {
+    mounts::configfs().map_err(|error| TeeError::Io { what: "mount configfs", source: error.source })?;
+    Ok(tsm::Tsm::open()?.map(|tsm| -> Arc<dyn Attester> { Arc::new(tsm) }))
+}
+
+fn choose(
+    hardware: Option<Hardware>,
+    tsm: impl FnOnce() -> Result<Option<Arc<dyn Attester>>, TeeError>,
+    software: impl FnOnce() -> Result<Arc<dyn Attester>, TeeError>,
+) -> Result<Arc<dyn Attester>, TeeError> {
+    match hardware {
+        Some(hardware) => tsm()?.ok_or(TeeError::NoTsm(hardware.name())),
+        None => software(),
     }
-    let device = ports::serial_port(TEE_PORT, PORT_PATIENCE).ok_or(TeeError::NoTee)?;
-    Ok(Arc::new(soft::SoftPort::open(&device)?))
 }
 
 #[cfg(test)]
@@ -182,6 +203,34 @@ mod tests {
         assert_eq!(register, Register { name: "host_data", value: vec![9; 32] });
         let other = snp_report(8, 9).register(&[7; 64]).unwrap_err();
         assert!(matches!(other, TeeError::ReportData { found, .. } if found == "08".repeat(64)));
+    }
+
+    #[derive(Debug)]
+    struct Fixed(Format);
+
+    impl Attester for Fixed {
+        fn format(&self) -> Format {
+            self.0
+        }
+
+        fn report(&self, _: &[u8; 64]) -> Result<RawReport, TeeError> {
+            Err(TeeError::NoTee)
+        }
+    }
+
+    #[test]
+    fn a_confidential_vm_never_asks_the_software_tee() {
+        let software = || Ok(Arc::new(Fixed(Format::Snp)) as Arc<dyn Attester>);
+        let tsm = || Ok(Some(Arc::new(Fixed(Format::Tdx)) as Arc<dyn Attester>));
+        let format = |found: Result<Arc<dyn Attester>, TeeError>| found.map(|attester| attester.format());
+        for hardware in [Hardware::Snp, Hardware::Tdx] {
+            assert!(matches!(choose(Some(hardware), || Ok(None), software), Err(TeeError::NoTsm(_))));
+            let failing = || Err(TeeError::Provider("other".into()));
+            assert!(matches!(choose(Some(hardware), failing, software), Err(TeeError::Provider(_))));
+            assert_eq!(format(choose(Some(hardware), tsm, software)).unwrap(), Format::Tdx);
+        }
+        // The twin: a VM of no hardware asks the software TEE, and it alone.
+        assert_eq!(format(choose(None, tsm, software)).unwrap(), Format::Snp);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Case {
     pub secrets: Vec<(&'static str, u32, &'static [u8])>,
     /// Further layers above the one with the program; each is filled by its function.
     pub layers: Vec<fn(&Path)>,
+    /// Numbers of layers that stand on top a second time; 0 is the one with the program.
+    pub again: Vec<usize>,
     pub change: fn(&mut Spec),
     /// Keep the limits of the contract; else the cgroup has none, so that hosts without controllers can run the test.
     pub limits: bool,
@@ -44,7 +46,16 @@ impl Case {
         let mut container = contract.containers["probe"].clone();
         container.args.extend(commands.iter().map(|command| (*command).to_owned()));
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { name, container, secrets: vec![], layers: vec![], change: |_| {}, limits: false, stdin: b"" }
+        Self {
+            name,
+            container,
+            secrets: vec![],
+            layers: vec![],
+            again: vec![],
+            change: |_| {},
+            limits: false,
+            stdin: b"",
+        }
     }
 
     pub fn start(&self) -> Result<(Running, [File; 2], TempDir), ContainerError> {
@@ -71,6 +82,7 @@ impl Case {
             fill(&layer);
             layers.push(layer);
         }
+        layers.extend(self.again.iter().map(|number| layers[*number].clone()).collect::<Vec<_>>());
         let mut spec = oci_spec(&self.name, &self.container).unwrap();
         if !self.limits {
             let mut linux = spec.linux().clone().unwrap();
