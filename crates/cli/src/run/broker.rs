@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use belljar_broker::{
-    AdminToken, Anchors, Broker, BrokerUrl, Config, HandshakeRecord, Reference, RemoteBroker, Resource, TlsServer,
-    Workload, WorkloadId,
+    AdminToken, Anchors, Broker, BrokerUrl, Config, HandshakeRecord, Reference, RemoteBroker, RemoteError, Resource,
+    TlsServer, Workload, WorkloadId,
 };
 use belljar_contract::BrokerPin;
 use tokio::sync::watch;
@@ -16,6 +17,10 @@ use crate::failure::Failure;
 use crate::run::options::RunOptions;
 use crate::run::plan::GivenSecret;
 use crate::run::tunnels::BrokerEnd;
+
+/// How long another broker keeps a run's secrets when nobody withdraws them: a killed `belljar` cannot. The guest asks for
+/// them at its start, which takes at most some minutes.
+const REMOTE_LIFE: Duration = Duration::from_secs(3600);
 
 /// The broker of a run.
 #[derive(Debug)]
@@ -86,33 +91,12 @@ impl RunBroker {
 
     /// Tells the broker what to expect, and which secrets this workload gets.
     pub async fn expect(&mut self, expectation: &Expectation, secrets: Vec<GivenSecret>) -> Result<(), Failure> {
-        let owner =
-            std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "this user".to_owned());
-        let mut rules = Vec::new();
-        for secret in &secrets {
-            rules.push(secret.resource.parse().map_err(Failure::usage)?);
-        }
-        let workload = Workload {
-            name: expectation.name.clone(),
-            owner: owner.clone(),
-            initdata_digest: expectation.initdata_digest,
-            references: vec![Reference {
-                name: expectation.measurement.1.clone(),
-                owner,
-                measurement: expectation.measurement.0,
-            }],
-            resources: secrets
-                .into_iter()
-                .map(|secret| Resource { path: secret.resource, content: secret.content })
-                .collect(),
-            rules,
-            ttl: None,
-        };
         match self {
             Self::Here { broker, .. } => {
-                broker.register(workload).map_err(Failure::usage)?;
+                broker.register(workload(expectation, secrets, None)?).map_err(Failure::usage)?;
             }
             Self::There { remote, registered } => {
+                let workload = workload(expectation, secrets, Some(REMOTE_LIFE))?;
                 *registered = Some(remote.register(&workload).await.map_err(Failure::undecided)?);
             }
         }
@@ -131,10 +115,33 @@ impl RunBroker {
     pub async fn withdraw(self) {
         if let Self::There { remote, registered: Some(id) } = self
             && let Err(error) = remote.withdraw(&id).await
+            // A long run: it has expired there.
+            && !matches!(error, RemoteError::Refused { status: 404, .. })
         {
             eprintln!("belljar: the broker still knows this workload ({id}): {error}");
         }
     }
+}
+
+fn workload(expectation: &Expectation, secrets: Vec<GivenSecret>, ttl: Option<Duration>) -> Result<Workload, Failure> {
+    let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "this user".to_owned());
+    let mut rules = Vec::new();
+    for secret in &secrets {
+        rules.push(secret.resource.parse().map_err(Failure::usage)?);
+    }
+    let (measurement, name) = expectation.measurement.clone();
+    Ok(Workload {
+        name: expectation.name.clone(),
+        owner: owner.clone(),
+        initdata_digest: expectation.initdata_digest,
+        references: vec![Reference { name, owner, measurement }],
+        resources: secrets
+            .into_iter()
+            .map(|secret| Resource { path: secret.resource, content: secret.content })
+            .collect(),
+        rules,
+        ttl,
+    })
 }
 
 /// The admin token in a file.
@@ -148,4 +155,36 @@ pub fn read_token(file: &Path) -> Result<AdminToken, Failure> {
 pub fn denial(record: &HandshakeRecord) -> Option<String> {
     let released = record.releases.iter().rev().find_map(|release| release.denial.as_ref());
     record.denial.as_ref().or(released).map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use belljar_broker::serve_standalone;
+
+    /// What a killed `belljar` leaves at another broker.
+    #[tokio::test]
+    async fn secrets_at_another_broker_expire() {
+        let token = AdminToken::generate().unwrap();
+        let config = Config { admin_token: Some(token.clone()), ..Config::default() };
+        let broker = Broker::new(config).unwrap();
+        let listening = serve_standalone(&broker, ([127, 0, 0, 1], 0)).await.unwrap();
+        let expectation =
+            Expectation { name: "pod".into(), initdata_digest: [1; 32], measurement: ([2; 48], "guest image".into()) };
+        let secret = || GivenSecret {
+            name: "key".into(),
+            resource: "run/pod/key".into(),
+            content: Zeroizing::new(b"x".to_vec()),
+        };
+        assert_eq!(workload(&expectation, vec![secret()], None).unwrap().ttl, None);
+        let there = workload(&expectation, vec![secret()], Some(REMOTE_LIFE)).unwrap();
+        assert_eq!(there.ttl, Some(Duration::from_secs(3600)));
+        assert!(there.rules.iter().all(|rule| rule.matches("run/pod/key") && !rule.matches("run/pod/other")));
+        // The broker accepts that life, and forgets it when it is withdrawn.
+        let mut remote = RunBroker::There { remote: RemoteBroker::new(listening.url(), token), registered: None };
+        remote.expect(&expectation, vec![secret()]).await.unwrap();
+        let RunBroker::There { remote, registered: Some(id) } = &remote else { panic!("it is not registered") };
+        remote.withdraw(id).await.unwrap();
+        assert!(matches!(remote.withdraw(id).await, Err(RemoteError::Refused { status: 404, .. })));
+    }
 }
