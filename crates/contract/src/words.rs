@@ -79,7 +79,7 @@ impl Container {
             ));
         }
         if self.secret_api {
-            say("may ask for further secrets itself; the broker decides on each.".to_owned());
+            say("every program of the pod can also read this container's secrets at http://127.0.0.1:8006.".to_owned());
         }
         say(match self.logs {
             Permission::Allow => "its output leaves the pod, so whoever runs the host can read it.".to_owned(),

@@ -212,6 +212,12 @@ fn plain_words_name_what_matters() {
     let powerful = Contract::parse(&with("CAP_CHOWN", "CAP_SYS_ADMIN")).unwrap().plain_words().join("\n");
     assert!(powerful.contains("scorer: CAN TAKE OVER THE WHOLE POD, and read every secret in it, by CAP_SYS_ADMIN."));
     assert!(!all.contains("CAN TAKE OVER"));
+    let with_api = Contract::parse(&with("logs = \"allow\"", "logs = \"allow\"\nsecret_api = true"))
+        .unwrap()
+        .plain_words()
+        .join("\n");
+    let sentence = "scorer: every program of the pod can also read this container's secrets at http://127.0.0.1:8006.";
+    assert!(with_api.contains(sentence) && !all.contains(sentence), "{with_api}");
     // A command that would print as another one is shown escaped.
     let tricky = with("--all", "a\\nb \\u202Ec");
     let tricky = Contract::parse(&tricky).unwrap().plain_words().join("\n");
