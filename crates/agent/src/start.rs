@@ -168,14 +168,14 @@ fn bind(guest: &Guest) -> Result<(Bound, Arc<dyn Attester>), Refusal> {
 
 /// Ends the containers as soon as a layer fails verification.
 async fn watch_layers(guest: Arc<Guest>, layers: Arc<Layers>) {
-    match layers.corruption().await {
-        Ok(refusal) => {
-            refuse(&guest, refusal);
-            if let Some(pod) = guest.pod.get() {
-                pod.kill();
-            }
-        }
-        Err(error) => tracing::error!(%error, "no events of layers"),
+    let refusal = match layers.corruption().await {
+        Ok(refusal) => refusal,
+        // Unwatched, a container would go on after a changed block.
+        Err(error) => Refusal::new(Kind::Internal, format!("cannot watch the image layers: {error}")),
+    };
+    refuse(&guest, refusal);
+    if let Some(pod) = guest.pod.get() {
+        pod.kill();
     }
 }
 
