@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use belljar_e2e::programs::root;
 use belljar_guest_image::bare_initrd;
 
-use crate::child::{self, Started};
+use crate::child::{self, Start, Started};
 use crate::show::{Doing, Trouble};
 
 /// What the only program writes (crates/guest-image/examples/bare_init.rs).
@@ -62,7 +61,7 @@ impl Bare {
     }
 
     /// From exec to the line of the guest's first program.
-    pub fn start(&self) -> Result<Duration, Trouble> {
+    pub fn start(&self) -> Result<Start, Trouble> {
         self.until_line()?.end()
     }
 

@@ -1,17 +1,17 @@
 //! The pods that are measured: Debian's static busybox, its image in the store, one secret.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use belljar_e2e::images::busybox_layout;
 use belljar_e2e::programs::finish;
 use belljar_guest_image::GuestImage;
 use belljar_page::Page;
+use tempfile::TempDir;
 
 use crate::bare::Bare;
-use crate::child::{self, Started};
+use crate::child::{self, Start, Started};
 use crate::show::{Doing, Trouble, say};
 use crate::work::Work;
 
@@ -28,6 +28,7 @@ pub struct Bench {
     /// The guest image.
     pub guest: GuestImage,
     work: Work,
+    runtime: TempDir,
 }
 
 /// A pod whose container has written its first byte and sleeps.
@@ -42,12 +43,14 @@ pub struct Sleeping {
 impl Bench {
     /// Builds what is missing, puts the image into the store, and finds out what QEMU is given here.
     pub fn prepare(runs: usize) -> Result<Self, Trouble> {
-        let work = Work::open("bench")?;
+        // In memory, as a login session's is: the notes of a running pod are no bytes on a disk.
+        let runtime = tempfile::Builder::new().prefix("belljar-bench-").tempdir_in("/dev/shm").doing("use /dev/shm")?;
+        let work = Work::open("bench", Some(runtime.path()))?;
         let guest = work.guest_image()?;
         busybox_layout(&work.path("layout"), "/data/nothing", b"");
         fs::write(work.path("secret"), [7; 32]).doing("write a secret")?;
         // Warms the store, the keys of the software TEE, what is remembered about this machine, and the page cache.
-        let pod = sleeping(&work)?;
+        let pod = sleeping(&work, runtime.path())?;
         let bare = Bare::like(pod.qemu, &work.path(""))?;
         pod.cli.end()?;
         bare.start()?;
@@ -55,11 +58,21 @@ impl Bench {
             "{} accelerator, {} of memory, {runs} runs of each, interleaved",
             bare.accelerator, bare.memory
         ));
-        Ok(Self { runs, bare, guest, work })
+        Ok(Self { runs, bare, guest, work, runtime })
+    }
+
+    /// `belljar run` of the image in the store: from exec to the first byte on stdout; CPU time of belljar and QEMU.
+    pub fn start_with_cpu(&self) -> Result<Start, Trouble> {
+        let script = ["--", "/bin/busybox", "sh", "-c", "echo first; exec sleep 0.3"];
+        let cli = child::until(run(&self.work).args(script), WORD)?;
+        let qemu = qemu_of_only_pod(self.runtime.path()).ok().and_then(child::cpu_seconds);
+        let start = cli.end()?;
+        let qemu = qemu.ok_or_else(|| Trouble("a pod ended before its CPU time was read".to_owned()))?;
+        Ok(Start { cpu: start.cpu + qemu, ..start })
     }
 
     /// `belljar run` of the image in the store: from exec to the first byte on stdout.
-    pub fn start(&self) -> Result<Duration, Trouble> {
+    pub fn start(&self) -> Result<Start, Trouble> {
         child::until(run(&self.work).args(["--", "/bin/busybox", "echo", "first"]), WORD)?.end()
     }
 
@@ -75,7 +88,7 @@ impl Bench {
 
     /// A pod whose container sleeps for two seconds after its first byte.
     pub fn sleeping(&self) -> Result<Sleeping, Trouble> {
-        sleeping(&self.work)
+        sleeping(&self.work, self.runtime.path())
     }
 
     /// Resident memory of the idle agent in bytes, from the log that the guest writes when it is asked for.
@@ -106,9 +119,9 @@ fn run(work: &Work) -> Command {
     command
 }
 
-fn sleeping(work: &Work) -> Result<Sleeping, Trouble> {
+fn sleeping(work: &Work, runtime: &Path) -> Result<Sleeping, Trouble> {
     let cli = child::until(run(work).args(["--", "/bin/busybox", "sh", "-c", "echo first; sleep 2"]), WORD)?;
-    match qemu_of_only_pod(work) {
+    match qemu_of_only_pod(runtime) {
         Ok(qemu) => Ok(Sleeping { cli, qemu }),
         Err(trouble) => {
             cli.kill();
@@ -117,8 +130,8 @@ fn sleeping(work: &Work) -> Result<Sleeping, Trouble> {
     }
 }
 
-fn qemu_of_only_pod(work: &Work) -> Result<u32, Trouble> {
-    let entries = fs::read_dir(work.path("run/belljar/pods")).doing("read the running pods")?;
+fn qemu_of_only_pod(runtime: &Path) -> Result<u32, Trouble> {
+    let entries = fs::read_dir(runtime.join("belljar/pods")).doing("read the running pods")?;
     let notes: Vec<Vec<u8>> =
         entries.flatten().filter_map(|entry| fs::read(entry.path().join("pod.json")).ok()).collect();
     let [note] = notes.as_slice() else { return Err(Trouble(format!("{} pods run, expected one", notes.len()))) };

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 fn demo() -> Result<(), Trouble> {
     let mut watch = Watch::start();
     watch.step("The guest image: Debian's kernel, our agent, no shell");
-    let work = work::Work::open("demo")?;
+    let work = work::Work::open("demo", None)?;
     work.guest_image()?;
 
     watch.step("The owner's desk: a fraud model is trained, and encrypted");

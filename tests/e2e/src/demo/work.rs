@@ -16,13 +16,16 @@ use crate::show::{Doing, Trouble, say, seconds};
 #[derive(Debug)]
 pub struct Work {
     directory: PathBuf,
+    runtime: PathBuf,
 }
 
 impl Work {
     /// Makes `target/NAME` where it is missing. What an older run left of layers, image and registry goes, so that all of it
-    /// is done again.
-    pub fn open(name: &str) -> Result<Self, Trouble> {
-        let work = Self { directory: root().join("target").join(name) };
+    /// is done again. Sockets and notes of running pods go to `runtime`, or below it too.
+    pub fn open(name: &str, runtime: Option<&Path>) -> Result<Self, Trouble> {
+        let directory = root().join("target").join(name);
+        let runtime = runtime.map_or_else(|| directory.join("run"), Path::to_owned);
+        let work = Self { directory, runtime };
         for part in ["data/store", "data/runs", "fraud", "layout", "registry", "attacks"] {
             let path = work.path(part);
             if let Err(e) = fs::remove_dir_all(&path)
@@ -52,7 +55,7 @@ impl Work {
     /// A call of `belljar` that keeps everything in it.
     pub fn belljar(&self) -> Command {
         let mut command = belljar(&self.path("data"));
-        command.env("XDG_RUNTIME_DIR", self.path("run")).env_remove("BELLJAR_GUEST").env_remove("BELLJAR_QEMU");
+        command.env("XDG_RUNTIME_DIR", &self.runtime).env_remove("BELLJAR_GUEST").env_remove("BELLJAR_QEMU");
         command
     }
 
