@@ -4,8 +4,9 @@
 
 use std::{
     fmt::{self, Write as _},
-    fs,
-    io::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    path::Path,
 };
 
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -21,7 +22,7 @@ use crate::clock::since_boot_us;
 /// accordingly. `dev` is where devtmpfs is mounted.
 pub fn open(dev: &str, debug: bool) {
     let target = format!("{dev}/{}", if debug { "console" } else { "null" });
-    if let Ok(file) = fs::OpenOptions::new().read(true).write(true).open(target) {
+    if let Ok(file) = OpenOptions::new().read(true).write(true).open(target) {
         let _ = dup2_stdin(&file);
         let _ = dup2_stdout(&file);
         let _ = dup2_stderr(&file);
@@ -31,9 +32,22 @@ pub fn open(dev: &str, debug: bool) {
     }
 }
 
-/// Keeps everything below an emergency off the console: kernel messages could quote a container's doings.
-pub fn quiet_kernel() {
-    let _ = fs::write("/proc/sys/kernel/printk", "1");
+/// Keeps everything below an emergency off the console, as kernel messages could quote a container's doings, and turns off
+/// the keys by which whoever types at the console raises that level again.
+pub fn quiet_kernel() -> io::Result<()> {
+    quiet_kernel_in(Path::new("/proc/sys/kernel"))
+}
+
+fn quiet_kernel_in(settings: &Path) -> io::Result<()> {
+    let set = |name: &str, value: &str| {
+        // Never makes a file: a setting that is not there is the kernel's business.
+        OpenOptions::new().write(true).open(settings.join(name)).and_then(|mut file| file.write_all(value.as_bytes()))
+    };
+    set("printk", "1")?;
+    match set("sysrq", "0") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 struct Messages;
@@ -75,5 +89,24 @@ impl Visit for Line {
             "message" => write!(self.0, " {value:?}"),
             name => write!(self.0, " {name}={value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_kernel_that_cannot_be_quieted_is_an_error() {
+        let settings = tempfile::tempdir().unwrap();
+        let read = |name| fs::read_to_string(settings.path().join(name)).unwrap();
+        assert_eq!(quiet_kernel_in(settings.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(settings.path().join("printk"), "4").unwrap();
+        quiet_kernel_in(settings.path()).unwrap();
+        assert!(read("printk") == "1" && !settings.path().join("sysrq").exists());
+        fs::write(settings.path().join("sysrq"), "9").unwrap();
+        quiet_kernel_in(settings.path()).unwrap();
+        assert_eq!((read("printk"), read("sysrq")), ("1".to_owned(), "0".to_owned()));
     }
 }

@@ -125,7 +125,8 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
     let bound = Arc::new(bound);
     guest.board.enter(State::Attesting);
     if !guest.cmdline.debug {
-        console::quiet_kernel();
+        let loud = |error| Refusal::new(Kind::Internal, format!("cannot keep the kernel off the console: {error}"));
+        console::quiet_kernel().map_err(loud)?;
     }
     let opening = blocking({
         let (guest, bound) = (guest.clone(), bound.clone());
