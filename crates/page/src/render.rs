@@ -146,7 +146,7 @@ fn inputs(html: &mut Html, rows: &[Input]) {
     }
     html.markup(
         "<section><h2>What the launch measurement is made of</h2>\n<p>The evidence shows one digest over all of these; when \
-         it is as predicted, so is each of them.</p>\n<table class=\"policy\"><thead><tr><th class=\"rule\">Input</th>\
+         it is as predicted, so is each of them.</p>\n<table class=\"policy\"><thead><tr><th class=\"out\">Input</th>\
          <th class=\"res\">From</th><th>SHA-256, or text</th></tr></thead><tbody>\n",
     );
     for row in rows {

@@ -36,8 +36,20 @@ pub fn warm(bench: &Bench) -> Result<Vec<Row>, Trouble> {
     let unchanged =
         format!("written by a second run, QEMU; the store is {}", if same { "unchanged" } else { "CHANGED" });
     Ok(vec![
-        bytes("warm", &unchanged, qemu, Some(store), Some(Goal { text: "0, unchanged", met: qemu == 0 && same })),
-        bytes("warm", "written by a second run, belljar", cli, None, Some(Goal { text: "0", met: cli == 0 })),
+        bytes(
+            "warm",
+            &unchanged,
+            qemu,
+            Some(store),
+            Some(Goal { text: "0, unchanged".to_owned(), met: qemu == 0 && same }),
+        ),
+        bytes(
+            "warm",
+            "written by a second run, belljar",
+            cli,
+            None,
+            Some(Goal { text: "0".to_owned(), met: cli == 0 }),
+        ),
     ])
 }
 
@@ -71,8 +83,8 @@ pub fn sizes(bench: &Bench) -> Result<Vec<Row>, Trouble> {
     let uncompressed = Baseline { name: "uncompressed", stats: Stats::one(plain), unit: Unit::Bytes };
     let by_hand = Baseline { name: "bare QEMU", stats: Stats::of(&bare), unit: Unit::Bytes };
     let agent = bench.agent_memory()?;
-    let small = Goal { text: "≤ 16 MiB", met: agent <= LIMIT };
-    let fits = Goal { text: "≤ 16 MiB", met: size <= LIMIT };
+    let small = Goal { text: "≤ 16 MiB".to_owned(), met: agent <= LIMIT };
+    let fits = Goal { text: "≤ 16 MiB".to_owned(), met: size <= LIMIT };
     Ok(vec![
         row("initrd after zstd -19", &[size], Some(uncompressed), Some(fits)),
         row("memory of the idle agent, in the guest", &[agent], None, Some(small)),
