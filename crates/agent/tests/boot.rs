@@ -482,6 +482,61 @@ async fn a_changed_contract_is_refused() {
     assert_eq!((start.code, start.message), (Code::FailedPrecondition, status.refusal));
 }
 
+/// The twin of each is `a_container_runs_out_of_the_contract`: the same disks and ports, all there.
+#[tokio::test]
+#[ignore = "boots a VM; `make test` sets BELLJAR_BOOT_TEST and BELLJAR_AGENT and runs it"]
+async fn what_the_host_leaves_out_or_swaps_is_refused() {
+    // The arguments of `host`: four of the tee port, four of the initdata disk, four of the layer's.
+    type Change = fn(&mut Vec<String>, &Path);
+    let cases: [(Change, &str, &str); 5] = [
+        (|host, _| drop(host.drain(8..)), "layer", "is missing: the host attached no disk with serial"),
+        (|host, _| drop(host.drain(4..8)), "initdata", "no disk has the serial initdata"),
+        (|host, _| drop(host.drain(..4)), "attestation", "no tee found"),
+        // Another file, and the right one without its end, under the layer's name.
+        (|_, layer| fs::write(layer, vec![7; 4 << 20]).unwrap(), "layer", "was changed by the host"),
+        (
+            |_, layer| fs::File::options().write(true).open(layer).unwrap().set_len(8192).unwrap(),
+            "layer",
+            "cannot be opened",
+        ),
+    ];
+    for (change, kind, message) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image::build(dir.path());
+        let contract = image.contract(&["/bin/program"], "");
+        let mut host = host(dir.path(), &image, &contract, None);
+        assert_eq!(host.len(), 12, "{host:?}");
+        change(&mut host, &image.file);
+        let vm = Vm::start(&host).unwrap();
+        let agent = greeted(&vm).await;
+        let status = settled(&agent).await;
+        assert_eq!((status.state.unwrap(), status.refusal_kind.as_str()), (api::State::REFUSED, kind), "{status}");
+        assert!(status.refusal.contains(message), "{message:?} is not in {:?}", status.refusal);
+        let start = agent.start_container(wait(), &main_container()).await.unwrap_err();
+        assert_eq!(CallError::of(&start).unwrap().code, Code::FailedPrecondition);
+    }
+}
+
+/// The twin is `a_container_runs_out_of_the_contract`, whose contract allows both.
+#[tokio::test]
+#[ignore = "boots a VM; `make test` sets BELLJAR_BOOT_TEST and BELLJAR_AGENT and runs it"]
+async fn output_and_input_are_denied_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = Image::build(dir.path());
+    let contract = image.contract(&["/bin/program"], "");
+    let vm = Vm::start(&host(dir.path(), &image, &contract, None)).unwrap();
+    let agent = greeted(&vm).await;
+    assert_eq!(settled(&agent).await.state.unwrap(), api::State::READY);
+    let code = |error: ttrpc::Error| CallError::of(&error).unwrap().code;
+    agent.start_container(wait(), &main_container()).await.unwrap();
+    for output in [api::Output::STDOUT, api::Output::STDERR] {
+        let read = api::ReadOutputRequest { name: "main".into(), output: output.into(), ..Default::default() };
+        assert_eq!(code(agent.read_output(wait(), &read).await.unwrap_err()), Code::PermissionDenied);
+    }
+    let write = api::WriteInputRequest { name: "main".into(), data: b"x".to_vec(), ..Default::default() };
+    assert_eq!(code(agent.write_input(wait(), &write).await.unwrap_err()), Code::PermissionDenied);
+}
+
 #[tokio::test]
 #[ignore = "boots a VM; `make test` sets BELLJAR_BOOT_TEST and BELLJAR_AGENT and runs it"]
 async fn a_changed_layer_ends_the_container() {
