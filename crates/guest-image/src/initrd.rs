@@ -95,7 +95,7 @@ pub(crate) fn initrd(
         tree.file(&format!("{MODULES}/{name}"), 0o644, lines.into_bytes());
     }
     let mut entries = Vec::new();
-    for Module { name, object, signature, .. } in modules.into_modules() {
+    for Module { name, object, .. } in modules.into_modules() {
         let named_by = lists.iter().filter(|(_, order)| order.contains(&name)).map(|(list, _)| (*list).to_owned());
         entries.push(ModuleEntry {
             sha256: crate::digest::sha256_hex(&object),
@@ -104,9 +104,6 @@ pub(crate) fn initrd(
             name: name.clone(),
         });
         tree.file(&format!("{MODULES}/{name}.ko"), 0o644, object);
-        if !signature.is_empty() {
-            tree.file(&format!("{MODULES}/{name}.ko.sig"), 0o644, signature);
-        }
     }
     let archive = write_newc(&tree.entries)?;
     check_size(&archive, recipe.initrd.max_compressed_bytes)?;

@@ -1,17 +1,19 @@
-//! Kernel modules: which ones are needed, in which order they are loaded, and their signatures set aside.
+//! Kernel modules: which ones are needed, in which order they are loaded, and what a load can do without.
 //!
 //! Debian's package has no `modules.dep`; the order comes from the `depends=` strings in the modules' own `.modinfo`. The
 //! signature at the end of a module (`Documentation/admin-guide/module-signing.rst`) costs an RSA verification at each load, a
-//! fifth of a second for the modules of a start under emulation. The initrd is measured with all the modules in it, so the
-//! signature adds nothing there; it lies beside the module as `NAME.ko.sig`, and both together are Debian's bytes again, for a
-//! kernel that insists (Secure Boot's lockdown).
+//! fifth of a second for the modules of a start under emulation. The package is checked by its digest when the image is built,
+//! and the initrd is measured with all the modules in it, so the signature adds nothing there: it is cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::elf::{Elf, ElfError};
+use crate::elf::{Elf, ElfError, hide_sections};
 
+/// Sections that a load takes time over and that nobody in a pod VM uses: types for BPF, places to trace, tables to unwind stacks in
+/// a crash report. See docs/adr/0005-guest-kernel-command-line.md.
+const UNUSED: [&str; 5] = [".BTF", ".BTF.base", "__mcount_loc", ".orc_unwind", ".orc_unwind_ip"];
 const SIGNATURE_MAGIC: &[u8] = b"~Module signature appended~\n";
 /// `struct module_signature`: eight bytes, and the length of the signature, big-endian, in the last four.
 const SIGNATURE_INFO: usize = 12;
@@ -69,33 +71,33 @@ pub enum ModuleError {
 pub(crate) struct Module {
     /// The name as the kernel says it: with underscores.
     pub(crate) name: String,
-    /// The ELF file without its signature.
+    /// The ELF file without its signature, and with [`UNUSED`] hidden.
     pub(crate) object: Vec<u8>,
-    /// What was behind the ELF file; empty when it is not signed.
-    pub(crate) signature: Vec<u8>,
     depends: Vec<String>,
 }
 
 impl Module {
     fn new(name: &str, mut object: Vec<u8>) -> Result<Self, ModuleError> {
-        let signature = split_signature(&mut object).ok_or(ModuleError::Signature { name: name.to_owned() })?;
+        cut_signature(&mut object).ok_or(ModuleError::Signature { name: name.to_owned() })?;
         let elf_error = |error| ModuleError::Elf { name: name.to_owned(), error };
+        hide_sections(&mut object, &UNUSED).map_err(elf_error)?;
         let modinfo = Elf::new(&object).and_then(|elf| elf.section(".modinfo")).map_err(elf_error)?;
         let depends = modinfo
             .and_then(|modinfo| std::str::from_utf8(modinfo).ok())
             .and_then(|modinfo| modinfo.split('\0').find_map(|entry| entry.strip_prefix("depends=")))
             .ok_or(ModuleError::NoModinfo { name: name.to_owned() })?;
         let depends = depends.split(',').filter(|name| !name.is_empty()).map(canonical).collect();
-        Ok(Self { name: name.to_owned(), object, signature, depends })
+        Ok(Self { name: name.to_owned(), object, depends })
     }
 }
 
-/// Cuts the signature off, and returns it; `None` when its length does not fit.
-fn split_signature(object: &mut Vec<u8>) -> Option<Vec<u8>> {
-    let Some(signed) = object.strip_suffix(SIGNATURE_MAGIC) else { return Some(Vec::new()) };
+/// Cuts the signature off, when there is one; `None` when its length does not fit.
+fn cut_signature(object: &mut Vec<u8>) -> Option<()> {
+    let Some(signed) = object.strip_suffix(SIGNATURE_MAGIC) else { return Some(()) };
     let length = usize::try_from(u32::from_be_bytes(*signed.last_chunk()?)).ok()?;
     let at = signed.len().checked_sub(SIGNATURE_INFO)?.checked_sub(length)?;
-    Some(object.split_off(at))
+    object.truncate(at);
+    Some(())
 }
 
 fn canonical(name: &str) -> String {
@@ -254,18 +256,27 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_is_set_aside_whole() {
+    fn the_signature_is_cut_off() {
         let mut signed = object("");
         let plain = signed.clone();
-        assert_eq!(Module::new("x", plain.clone()).unwrap().signature, b"");
         signed.extend_from_slice(b"SIGNATURE\0\0\0\0\0\0\0\0\0\0\0\x09");
         signed.extend_from_slice(SIGNATURE_MAGIC);
-        let module = Module::new("x", signed.clone()).unwrap();
-        assert_eq!(module.object, plain);
-        assert_eq!([module.object, module.signature].concat(), signed);
+        assert_eq!(Module::new("x", signed.clone()).unwrap().object, plain);
         let length_at = signed.len() - SIGNATURE_MAGIC.len() - 4;
         signed[length_at] = 1;
         assert_eq!(Module::new("x", signed), Err(ModuleError::Signature { name: "x".into() }));
+    }
+
+    #[test]
+    fn a_hidden_section_keeps_its_bytes_and_loses_its_name() {
+        let plain = object("");
+        let mut hidden = plain.clone();
+        assert_eq!(hide_sections(&mut hidden, &[".nothing"]), Ok(0));
+        assert_eq!(hidden, plain);
+        assert_eq!(hide_sections(&mut hidden, &[".modinfo"]), Ok(1));
+        assert_eq!(hidden.len(), plain.len());
+        assert_eq!(Elf::new(&hidden).unwrap().section(".modinfo"), Ok(None));
+        assert!(Elf::new(&plain).unwrap().section(".modinfo").unwrap().is_some());
     }
 
     #[test]
