@@ -217,7 +217,19 @@ fn extra_archive() -> Vec<u8> {
     for (name, data) in [("backdoor", b"let me in\n".as_slice()), ("TRAILER!!!", b"".as_slice())] {
         let header = format!(
             "070701{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}",
-            1, 0o100_644, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0
+            1,
+            0o100_644,
+            0,
+            0,
+            1,
+            0,
+            data.len(),
+            0,
+            0,
+            0,
+            0,
+            name.len() + 1,
+            0
         );
         archive.extend_from_slice(header.as_bytes());
         archive.extend_from_slice(name.as_bytes());

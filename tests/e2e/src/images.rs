@@ -9,8 +9,8 @@ use crate::workplace::Workplace;
 
 /// Names under which busybox is called in tests.
 const APPLETS: [&str; 20] = [
-    "sh", "cat", "echo", "ls", "id", "hostname", "grep", "touch", "mount", "wc", "seq", "sleep", "true", "false", "stat",
-    "env", "wget", "head", "dd", "kill",
+    "sh", "cat", "echo", "ls", "id", "hostname", "grep", "touch", "mount", "wc", "seq", "sleep", "true", "false",
+    "stat", "env", "wget", "head", "dd", "kill",
 ];
 
 /// An entry with these bytes.
@@ -41,6 +41,12 @@ pub fn busybox_with(place: &Workplace, path: &str, content: &[u8]) -> String {
 
 /// The same, into a directory.
 pub fn busybox_layout(layout: &Path, path: &str, content: &[u8]) {
+    let config = PackConfig { cmd: vec!["/bin/sh".to_owned()], ..PackConfig::default() };
+    pack(layout, "1", &[busybox_base(), vec![bytes(path, content, 0o644)]], &config).expect("the layout is packed");
+}
+
+/// The layer with busybox.
+pub fn busybox_base() -> Vec<PackEntry> {
     let busybox = PathBuf::from("/bin/busybox");
     assert!(busybox.exists(), "busybox-static is not installed: tools/deps.sh");
     let mut base: Vec<PackEntry> =
@@ -53,8 +59,7 @@ pub fn busybox_layout(layout: &Path, path: &str, content: &[u8]) {
         let link = PackContent::Symlink("busybox".to_owned());
         base.push(PackEntry { path: format!("/bin/{applet}"), content: link, mode: 0o777, uid: 0, gid: 0 });
     }
-    let config = PackConfig { cmd: vec!["/bin/sh".to_owned()], ..PackConfig::default() };
-    pack(layout, "1", &[base, vec![bytes(path, content, 0o644)]], &config).expect("the layout is packed");
+    base
 }
 
 /// Reads a stream until a line comes; panics when it ends before.

@@ -204,3 +204,18 @@ fn a_warm_image_copies_nothing() {
     assert_eq!(finish(place.belljar().args(arguments)).code, 0);
     assert_eq!(place.snapshot_of_store(), before);
 }
+
+/// An image may list one layer twice; the guest has one disk for it, and opens it once.
+#[test]
+fn an_image_may_repeat_a_layer() {
+    let place = Workplace::new();
+    let layout = place.path("repeated");
+    images::busybox_layout(&layout, "/data/mark", b"twice");
+    let mark = || vec![images::bytes("/data/mark", b"twice", 0o644)];
+    let base = images::busybox_base();
+    let config = belljar_image::PackConfig { cmd: vec!["/bin/sh".to_owned()], ..Default::default() };
+    belljar_image::pack(&layout, "2", &[base, mark(), mark()], &config).unwrap();
+    let image = format!("oci:{}:2", layout.display());
+    let run = finish(place.belljar().args(["run", "--rm", &image, "--", "/bin/cat", "/data/mark"]));
+    assert_eq!((run.code, run.stdout.as_str()), (0, "twice"), "{}", run.stderr);
+}

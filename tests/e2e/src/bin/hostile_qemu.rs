@@ -10,8 +10,9 @@ use belljar_e2e::attack;
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
     if attack::starts_a_vm(&arguments) {
-        let changed = attack::from_environment(|name| env::var_os(name))
-            .and_then(|(attack, directory, needle)| attack.apply(arguments, &directory, &needle).map_err(|e| e.to_string()));
+        let changed = attack::from_environment(|name| env::var_os(name)).and_then(|(attack, directory, needle)| {
+            attack.apply(arguments, &directory, &needle).map_err(|e| e.to_string())
+        });
         match changed {
             Ok(changed) => arguments = changed,
             Err(e) => {

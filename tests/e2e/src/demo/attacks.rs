@@ -40,8 +40,9 @@ impl Attacked {
 
     /// What `belljar run` said.
     fn reason(&self) -> &str {
-        // Above it stands the notice about the software TEE, below it are details.
-        let lines = self.run.stderr.lines().filter_map(|line| line.strip_prefix("belljar: "));
+        // Above it stands the notice about the software TEE, below it are details; what the container wrote last may have no
+        // line end.
+        let lines = self.run.stderr.lines().filter_map(|line| Some(line.split_once("belljar: ")?.1));
         lines.rev().find(|line| !line.contains("protects nothing")).unwrap_or_default()
     }
 
