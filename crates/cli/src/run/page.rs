@@ -1,5 +1,8 @@
 //! What a run leaves to read: the page for a security officer, and its data for programs.
 
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -256,14 +259,20 @@ fn decisions(record: &HandshakeRecord) -> Vec<page::Decision> {
 
 /// Keeps the data of the page below `data/runs`, the last hundred.
 pub fn keep(data: &Path, pod: &str, page: &Page) -> Result<(), Failure> {
+    keep_text(data, pod, &serde_json::to_vec_pretty(page).map_err(Failure::undecided)?)
+}
+
+/// For this user's eyes only: the contract stands in it, with the container's environment.
+fn keep_text(data: &Path, pod: &str, text: &[u8]) -> Result<(), Failure> {
     let directory = data.join("runs");
     let failed =
         |e: std::io::Error| Failure::undecided(format!("cannot keep the record in {}: {e}", directory.display()));
-    std::fs::create_dir_all(&directory).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let text = serde_json::to_vec_pretty(page).map_err(Failure::undecided)?;
     // The name sorts by time.
-    std::fs::write(directory.join(format!("{seconds:012}-{pod}.json")), text).map_err(failed)?;
+    let file = directory.join(format!("{seconds:012}-{pod}.json"));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    file.and_then(|mut file| file.write_all(text)).map_err(failed)?;
     let mut names: Vec<_> = std::fs::read_dir(&directory).map_err(failed)?.flatten().map(|e| e.path()).collect();
     names.sort();
     for old in names.iter().take(names.len().saturating_sub(KEPT)) {
@@ -303,6 +312,18 @@ pub fn time(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_for_its_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let data = std::env::temp_dir().join(format!("belljar-runs-{}", std::process::id()));
+        keep_text(&data, "pod", b"{}").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let runs = data.join("runs");
+        let file = std::fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path();
+        assert_eq!((mode(&runs), mode(&file), std::fs::read(&file).unwrap().as_slice()), (0o700, 0o600, &b"{}"[..]));
+        std::fs::remove_dir_all(data).unwrap();
+    }
 
     #[test]
     fn times_are_rfc_3339() {
