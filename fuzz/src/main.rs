@@ -50,4 +50,4 @@ static CHOSEN: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     }
 });
 
-fuzz_target!(|data: &[u8]| (*CHOSEN)(data));
+fuzz_target!(init: { LazyLock::force(&CHOSEN); }, |data: &[u8]| (*CHOSEN)(data));
