@@ -63,6 +63,13 @@ impl Document {
                            start without debugging, or allow it in the contract";
             return Err(Refusal::new(Kind::Contract, message));
         }
+        // A permission that nothing here can honour is not silently dropped.
+        if let Some((name, _)) = contract.containers.iter().find(|(_, container)| !container.exec.is_empty()) {
+            let message = format!(
+                "containers.{name}.exec expected empty, found commands: this version starts no further commands"
+            );
+            return Err(Refusal::new(Kind::Contract, message));
+        }
         let document = String::from_utf8(self.raw).map_err(refusal)?;
         Ok(Bound { contract, document })
     }
@@ -84,12 +91,16 @@ mod tests {
     use super::*;
 
     fn document(debug: bool) -> Document {
+        document_with(debug, "")
+    }
+
+    fn document_with(debug: bool, more: &str) -> Document {
         let layer = "[[containers.main.layers]]\nverity_root = \"".to_owned()
             + &"ab".repeat(32)
             + "\"\nsalt = \"\"\ndata_blocks = 1\n";
         let digest = "0".repeat(64);
         let contract = Contract::parse(&format!(
-            "version = 1\ndebug = {debug}\n[containers.main]\nimage = \"i\"\nimage_digest = \"sha256:{digest}\"\nargs = [\"/a\"]\n{layer}"
+            "version = 1\ndebug = {debug}\n[containers.main]\nimage = \"i\"\nimage_digest = \"sha256:{digest}\"\nargs = [\"/a\"]\n{more}{layer}"
         ));
         Document::parse(Initdata::with_contract(&contract.unwrap()).to_toml().into_bytes()).unwrap()
     }
@@ -110,6 +121,19 @@ mod tests {
         let line = format!("initdata does not match the hardware report: host_data expected {expected}, found {found}");
         assert_eq!(refused.kind, Kind::Initdata);
         assert!(refused.message.starts_with(&line), "{}", refused.message);
+    }
+
+    #[test]
+    fn further_commands_are_refused_rather_than_ignored() {
+        let bind = |more| {
+            let document = document_with(false, more);
+            let register = register(document.digest.host_data());
+            document.bind(&register, Cmdline::default())
+        };
+        assert!(bind("exec = []\n").is_ok());
+        let refused = bind("exec = [[\"/bin/sh\"]]\n").unwrap_err();
+        assert_eq!(refused.kind, Kind::Contract);
+        assert!(refused.message.starts_with("containers.main.exec expected empty"), "{}", refused.message);
     }
 
     #[test]

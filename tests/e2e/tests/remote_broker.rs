@@ -95,6 +95,7 @@ fn a_broker_that_is_away_is_named() {
     let image = images::busybox(&place);
     std::fs::write(place.path("key"), b"x").unwrap();
     std::fs::write(place.path("token"), "0123456789012345678901234567890123456789").unwrap();
+    std::fs::set_permissions(place.path("token"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let url = format!("https://{}#sha256={}", free_port(), "00".repeat(32));
     let secret = format!("key={}", place.path("key").display());
     let run = finish(

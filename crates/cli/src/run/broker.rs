@@ -1,6 +1,7 @@
 //! The broker of a run: one inside this process, or another that the user named. Either way it is told what to expect
 //! before the pod exists.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +148,11 @@ fn workload(expectation: &Expectation, secrets: Vec<GivenSecret>, ttl: Option<Du
 /// The admin token in a file.
 pub fn read_token(file: &Path) -> Result<AdminToken, Failure> {
     let broken = |e: std::io::Error| Failure::usage(format!("admin token {}: {e}", file.display()));
+    let mode = std::fs::metadata(file).map_err(broken)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Failure::usage(format!("admin token {} has mode {mode:o}: others may read it", file.display()))
+            .hint(format!("chmod 600 {}", file.display())));
+    }
     let text = Zeroizing::new(std::fs::read_to_string(file).map_err(broken)?);
     AdminToken::new(Zeroizing::new(text.trim().to_owned())).map_err(Failure::usage)
 }
@@ -163,6 +169,21 @@ mod tests {
     use belljar_broker::serve_standalone;
 
     /// What a killed `belljar` leaves at another broker.
+    #[test]
+    fn an_admin_token_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = std::env::temp_dir().join(format!("belljar-token-{}", std::process::id()));
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let with = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            read_token(&file)
+        };
+        assert!(with(0o600).is_ok());
+        let refused = with(0o640).unwrap_err();
+        assert!(refused.cause.ends_with("has mode 640: others may read it"), "{}", refused.cause);
+        std::fs::remove_file(&file).unwrap();
+    }
+
     #[tokio::test]
     async fn secrets_at_another_broker_expire() {
         let token = AdminToken::generate().unwrap();

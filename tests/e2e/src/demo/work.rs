@@ -8,7 +8,7 @@ use std::process::Command;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use belljar_e2e::programs::{belljar, finish, program, root};
-use belljar_guest_image::{GuestImage, Recipe};
+use belljar_guest_image::GuestImage;
 
 use crate::show::{Doing, Trouble, say, seconds};
 
@@ -59,9 +59,13 @@ impl Work {
         command
     }
 
-    /// Builds the guest image where there is none, or where the agent or the recipe is another one by now.
+    /// Builds the guest image where there is none, and where the agent or `belljar`, which holds the recipe, is another one
+    /// by now.
     pub fn guest_image(&self) -> Result<GuestImage, Trouble> {
-        if self.current_guest_image()?.is_none() {
+        let stamp = self.path("data/guest.stamp");
+        let makers = format!("{} {}", sha256_of(&program("belljar-agent"))?, sha256_of(&program("belljar"))?);
+        let directory = self.path("data/guest");
+        if !directory.join("current").exists() || fs::read_to_string(&stamp).ok().as_ref() != Some(&makers) {
             let built = finish(self.belljar().args(["guest", "build"]));
             if built.code != 0 {
                 return Err(Trouble(format!(
@@ -70,30 +74,16 @@ impl Work {
                     built.stderr.trim()
                 )));
             }
+            fs::write(&stamp, makers).doing(format!("write {}", stamp.display()))?;
             say(format_args!("built in {}", seconds(built.took)));
         }
-        let image = self.current_guest_image()?;
-        let image =
-            image.ok_or_else(|| Trouble("the guest image does not hold the agent it was built from".to_owned()))?;
+        let image = GuestImage::open(&directory).doing("open the guest image")?;
         image.verify().doing("verify the guest image")?;
         let manifest = image.manifest();
         say(format_args!("guest image   {}", image.id()));
         say(format_args!("kernel        {}, agent {}", manifest.kernel_release, manifest.agent_version));
         say("every file has the digest of its manifest");
         Ok(image)
-    }
-
-    fn current_guest_image(&self) -> Result<Option<GuestImage>, Trouble> {
-        let directory = self.path("data/guest");
-        if !directory.join("current").exists() {
-            return Ok(None);
-        }
-        // One that this version cannot read is built again.
-        let Ok(image) = GuestImage::open(&directory) else { return Ok(None) };
-        let recipe = Recipe::builtin().doing("read the recipe")?;
-        let same = image.manifest().agent_sha256 == sha256_of(&program("belljar-agent"))?
-            && image.manifest().command_line == *recipe.command_line();
-        Ok(same.then_some(image))
     }
 }
 
