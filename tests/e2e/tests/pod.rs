@@ -2,12 +2,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use belljar_e2e::images;
 use belljar_e2e::programs::{finish, wait};
 use belljar_e2e::workplace::Workplace;
+
+/// A pod that runs until it is ended.
+fn sleeping(place: &Workplace, image: &str, name: &str) -> Child {
+    let mut child = place
+        .belljar()
+        .args(["run", "--rm", "--name", name, image, "--", "/bin/sh", "-c", "echo started; exec sleep 300"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    images::wait_for_line(child.stdout.as_mut().unwrap(), "started");
+    child
+}
 
 /// One VM, many facts: what the contract says is what the container sees.
 #[test]
@@ -129,14 +142,7 @@ fn much_output_arrives_whole_and_in_order() {
 fn an_interrupt_ends_the_pod() {
     let place = Workplace::new();
     let image = images::busybox(&place);
-    let mut child = place
-        .belljar()
-        .args(["run", "--rm", &image, "--", "/bin/sh", "-c", "echo started; exec sleep 300"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    images::wait_for_line(child.stdout.as_mut().unwrap(), "started");
+    let mut child = sleeping(&place, &image, "vault");
     let qemu = place.qemu_of_only_pod();
     let began = Instant::now();
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
@@ -150,14 +156,7 @@ fn an_interrupt_ends_the_pod() {
 fn a_killed_owner_leaves_nothing_for_long() {
     let place = Workplace::new();
     let image = images::busybox(&place);
-    let mut child = place
-        .belljar()
-        .args(["run", "--rm", &image, "--", "/bin/sh", "-c", "echo started; exec sleep 300"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    images::wait_for_line(child.stdout.as_mut().unwrap(), "started");
+    let mut child = sleeping(&place, &image, "vault");
     let qemu = place.qemu_of_only_pod();
     child.kill().unwrap();
     assert_eq!(wait(&mut child, Duration::from_secs(20)), 137);
@@ -171,14 +170,7 @@ fn a_killed_owner_leaves_nothing_for_long() {
 fn the_probe_reads_the_memory_of_a_software_tee() {
     let place = Workplace::new();
     let image = images::busybox(&place);
-    let mut child = place
-        .belljar()
-        .args(["run", "--rm", "--name", "vault", &image, "--", "/bin/sh", "-c", "echo started; exec sleep 300"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    images::wait_for_line(child.stdout.as_mut().unwrap(), "started");
+    let mut child = sleeping(&place, &image, "vault");
     let probe = finish(place.belljar().args(["probe", "memory", "vault", "--format", "json"]));
     assert_eq!(probe.code, 1, "{}", probe.stderr);
     let answer: serde_json::Value = serde_json::from_str(&probe.stdout).unwrap();
