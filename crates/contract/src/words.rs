@@ -100,7 +100,7 @@ impl Container {
         }
         let mut limits = Vec::new();
         limits.extend(self.resources.memory_bytes.map(|bytes| format!("{} of memory", size(bytes))));
-        limits.extend(self.resources.cpu_millis.map(|millis| format!("{millis} thousandths of a CPU")));
+        limits.extend(self.resources.cpu_millis.map(cpus));
         if self.resources.pids != DEFAULT_PIDS || limits.is_empty() {
             limits.push(format!("{} processes", self.resources.pids));
         }
@@ -146,10 +146,33 @@ fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if hidden(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
+/// `1 CPU`, `0.5 CPUs`, `2.25 CPUs`.
+fn cpus(millis: u64) -> String {
+    let fraction = format!("{:03}", millis % 1000);
+    match (millis, fraction.trim_end_matches('0')) {
+        (1000, _) => "1 CPU".to_owned(),
+        (_, "") => format!("{} CPUs", millis / 1000),
+        (_, fraction) => format!("{}.{fraction} CPUs", millis / 1000),
+    }
+}
+
 fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes.is_multiple_of(*unit) && bytes > 0) {
         Some((unit, name)) => format!("{} {name}", bytes / unit),
         None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_said_as_people_say_them() {
+        assert_eq!(cpus(1000), "1 CPU");
+        assert_eq!(cpus(500), "0.5 CPUs");
+        assert_eq!(cpus(2250), "2.25 CPUs");
+        assert_eq!(cpus(16_000), "16 CPUs");
     }
 }

@@ -162,13 +162,14 @@ pub async fn attend(vm: &PodVm, container: &str, interrupts: &mut Interrupts) ->
         Ok(ended) => ended,
         Err(error) => return Err(lost(vm, &error).await.into()),
     };
-    if !ended.refusal.is_empty() {
-        return Err(SessionError::Refused(Refusal { kind: ended.refusal_kind, text: ended.refusal }));
-    }
+    // Also after a refusal: what the container said last may be all that explains it.
     for output in outputs {
         let _ = tokio::time::timeout(DRAIN, output).await;
     }
     input.abort();
+    if !ended.refusal.is_empty() {
+        return Err(SessionError::Refused(Refusal { kind: ended.refusal_kind, text: ended.refusal }));
+    }
     if ended.oom_killed {
         eprintln!("belljar: the container ran out of memory and was killed; give it more with --memory");
     }
