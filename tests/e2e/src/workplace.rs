@@ -1,6 +1,7 @@
 //! A directory for one test or demo: its own layer store and runs, the shared guest image, removed at the end.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ impl Workplace {
             assert_eq!(built.code, 0, "{}", built.stderr);
         }
         for part in ["guest", "softtee"] {
-            let _ = std::fs::create_dir_all(shared.join(part));
+            // As `belljar` makes them: keys lie in a folder that is closed to others.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(shared.join(part)).expect("a directory");
             std::os::unix::fs::symlink(shared.join(part), place.data().join(part)).expect("a link");
         }
         place
