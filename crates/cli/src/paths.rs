@@ -27,9 +27,9 @@ impl Paths {
         self.data.join("store")
     }
 
-    /// The guest image: `BELLJAR_GUEST`, or the current one of this user.
+    /// The guest image: `BELLJAR_GUEST`, or this user's images, of which the current one is taken.
     pub fn guest(&self) -> PathBuf {
-        env::var_os("BELLJAR_GUEST").map_or_else(|| self.data.join("guest").join("current"), PathBuf::from)
+        env::var_os("BELLJAR_GUEST").map_or_else(|| self.data.join("guest"), PathBuf::from)
     }
 
     /// Keys of the software secure processor.

@@ -44,6 +44,10 @@ pub const SOFTWARE_NOTICE: &str =
 pub async fn run(options: RunOptions, paths: &Paths, format: Format) -> Result<i32, Failure> {
     let mut timings = Timings::start();
     let mut interrupts = Interrupts::listen()?;
+    if let Some(file) = &options.page {
+        // A page that cannot be written is a mistake to be told before the pod runs.
+        File::create(file).map_err(|e| Failure::usage(format!("cannot write {}: {e}", file.display())))?;
+    }
     let started = start(&options, paths, &mut timings).await?;
     let outcome = attend(&started, &options, &mut interrupts, &mut timings).await;
     finish(started, outcome, &options, paths, format, timings).await
@@ -63,6 +67,11 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
     pods.sweep().map_err(Failure::undecided)?;
     let detection = tee::detect();
     let kind = choose(&detection, options.tee)?;
+    if let Some(name) = &options.name
+        && pods.list().map_err(Failure::undecided)?.iter().any(|pod| pod.name == *name)
+    {
+        return Err(Failure::usage(format!("a pod named {name:?} is running already")).hint("choose another --name"));
+    }
     let guest_image = guest::open(&paths.guest())?;
     let qemu = Qemu::find(&paths.cache).map_err(qemu_failure)?;
     timings.ended("look at this machine");
@@ -98,6 +107,10 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
     broker.expect(&expectation, secrets).await?;
     timings.ended("contract and broker");
 
+    if kind == TeeKind::Software {
+        let why = if options.tee == TeeChoice::Auto { "no SEV-SNP and no TDX here, so this uses the " } else { "" };
+        eprintln!("belljar: {why}{SOFTWARE_NOTICE}");
+    }
     let directory = pods.create(pod(&id, &name, options, kind)).map_err(Failure::undecided)?;
     let tee = detection.tee(kind, digest.host_data());
     let accelerator = accelerator(&qemu, &guest_image, paths).await;
@@ -149,7 +162,10 @@ async fn finish(
     let page = facts.page(record.as_ref(), &result, timings.phases());
     broker.withdraw().await;
     if !options.rm {
-        page::keep(&paths.data, &facts.pod, &page)?;
+        // The container has run, and its exit code is the answer; a record that is lost is not.
+        if let Err(failure) = page::keep(&paths.data, &facts.pod, &page) {
+            eprintln!("belljar: {failure}; this run has no record");
+        }
     }
     if let Some(file) = &options.page {
         std::fs::write(file, belljar_page::render(&page))
@@ -172,12 +188,7 @@ fn choose(detection: &Detection, choice: TeeChoice) -> Result<TeeKind, Failure> 
         TeeChoice::Software => Wanted::Only(TeeKind::Software),
     };
     // A machine without the TEE that was asked for is a no, not a maybe: there is no downgrade.
-    let kind = detection.select(wanted).map_err(Failure::refused)?;
-    if kind == TeeKind::Software {
-        let why = if choice == TeeChoice::Auto { "no SEV-SNP and no TDX here, so this uses the " } else { "" };
-        eprintln!("belljar: {why}{SOFTWARE_NOTICE}");
-    }
-    Ok(kind)
+    detection.select(wanted).map_err(Failure::refused)
 }
 
 async fn accelerator(qemu: &Qemu, guest: &belljar_guest_image::GuestImage, paths: &Paths) -> belljar_vmm::Accel {

@@ -226,11 +226,27 @@ fn secrets_that_cannot_be_used() {
     let place = Workplace::new();
     let image = images::busybox(&place);
     for (secret, reason) in
-        [("name", "is not NAME=VALUE"), ("a=/nowhere", "/nowhere"), ("A/../b=/etc/hostname", "secret name")]
+        [("name", "is not NAME=FILE"), ("a=/nowhere", "/nowhere"), ("A/../b=/etc/hostname", "secret name")]
     {
         let run = finish(place.belljar().args(["run", "--rm", "--secret", secret, &image]));
         expect(&place, &run, 2, &[reason]);
     }
+}
+
+#[test]
+fn more_memory_than_the_machine_has() {
+    let place = Workplace::new();
+    let image = images::busybox(&place);
+    let run = finish(place.belljar().args(["run", "--rm", "--memory", "1000G", &image]));
+    expect(&place, &run, 2, &["does not fit into this machine", "smaller --memory"]);
+}
+
+#[test]
+fn a_page_that_cannot_be_written() {
+    let place = Workplace::new();
+    let image = images::busybox(&place);
+    let run = finish(place.belljar().args(["run", "--rm", "--page", "/nowhere/page.html", &image]));
+    expect(&place, &run, 2, &["cannot write /nowhere/page.html"]);
 }
 
 #[test]

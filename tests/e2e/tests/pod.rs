@@ -137,6 +137,24 @@ fn much_output_arrives_whole_and_in_order() {
     assert!(run.stdout == expected, "{} bytes instead of {}", run.stdout.len(), expected.len());
 }
 
+/// `belljar run … | head -1`: nobody reads any more, so the pod ends.
+#[test]
+fn a_reader_that_goes_away_ends_the_pod() {
+    let place = Workplace::new();
+    let image = images::busybox(&place);
+    let mut child = place
+        .belljar()
+        .args(["run", "--rm", &image, "--", "/bin/sh", "-c", "while true; do echo y; done"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    images::wait_for_line(child.stdout.as_mut().unwrap(), "y");
+    drop(child.stdout.take());
+    assert_eq!(wait(&mut child, Duration::from_secs(20)), 141);
+    place.assert_nothing_left(&[]);
+}
+
 /// Ctrl-C ends the VM, and nothing is left.
 #[test]
 fn an_interrupt_ends_the_pod() {
@@ -177,6 +195,9 @@ fn the_probe_reads_the_memory_of_a_software_tee() {
     assert_eq!(answer["verdict"], "readable");
     assert!(answer["private_found"].as_u64().unwrap() > 0);
     assert!(answer["shared_found"].as_u64().unwrap() > 0);
+    let again = finish(place.belljar().args(["run", "--rm", "--name", "vault", &image]));
+    assert_eq!(again.code, 2, "{}", again.stderr);
+    assert!(again.stderr.contains("a pod named \"vault\" is running already"), "{}", again.stderr);
     let nobody = finish(place.belljar().args(["probe", "memory", "nobody"]));
     assert_eq!(nobody.code, 2);
     assert!(nobody.stderr.contains("no running pod is called \"nobody\""), "{}", nobody.stderr);

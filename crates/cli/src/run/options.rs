@@ -21,7 +21,10 @@ pub struct RunOptions {
     /// A secret: the file's content appears at /run/secrets/NAME in the container, after attestation
     #[arg(long, value_name = "NAME=FILE")]
     pub secret: Vec<String>,
-    /// An environment variable
+    /// Also offer this run's secrets to every program of the container at http://127.0.0.1:8006/cdh/resource/…
+    #[arg(long)]
+    pub secret_api: bool,
+    /// An environment variable. It stands in the contract, which the host reads: secrets go into --secret
     #[arg(long, short = 'e', value_name = "K=V")]
     pub env: Vec<String>,
     /// The container's memory limit (units K, M, G are binary)
@@ -106,8 +109,11 @@ pub enum Pull {
 pub fn pair<'a>(option: &str, text: &'a str) -> Result<(&'a str, &'a str), Failure> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name, value)),
-        _ => Err(Failure::usage(format!("--{option} {text:?} is not NAME=VALUE"))
-            .hint(format!("write --{option} NAME=VALUE"))),
+        _ => {
+            let value = if option == "secret" { "FILE" } else { "VALUE" };
+            Err(Failure::usage(format!("--{option} {text:?} is not NAME={value}"))
+                .hint(format!("write --{option} NAME={value}")))
+        }
     }
 }
 

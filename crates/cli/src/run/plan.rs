@@ -111,7 +111,7 @@ pub fn contract(
             .collect(),
         logs: Permission::Allow,
         stdin: Permission::Allow,
-        secret_api: !secrets.is_empty(),
+        secret_api: options.secret_api,
         hostname: Some(hostname.to_owned()),
         ..belljar_contract::RunOptions::default()
     };
@@ -184,7 +184,20 @@ pub fn machine(
         disks.push(Disk { content: DiskContent::File(layer.path.clone()), serial });
     }
     let memory = options.memory.saturating_add(options.scratch).div_ceil(1 << 20).saturating_add(OVERHEAD_MIB);
+    if let Some(total) = memory_of_machine().filter(|total| memory > *total) {
+        return Err(Failure::usage(format!(
+            "a pod VM of {memory} MiB does not fit into this machine, which has {total} MiB"
+        ))
+        .hint("choose a smaller --memory"));
+    }
     Ok(Machine { id: pod.to_owned(), tee, accel, vcpus: shape(options.cpus), memory_mib: memory, guest: files, disks })
+}
+
+/// Memory of this machine in MiB (`MemTotal` of /proc/meminfo, which is in KiB).
+fn memory_of_machine() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 #[cfg(test)]

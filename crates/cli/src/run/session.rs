@@ -12,13 +12,16 @@ use belljar_guest_api::names::refusal;
 use belljar_guest_api::status::CallError;
 use belljar_vmm::{Exit as VmExit, PodVm};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use ttrpc::context::Context;
 
 use crate::failure::{Exit, Failure, one_line};
-use crate::run::streams;
+use crate::run::streams::{self, Copied};
 
 /// How long the guest may take from its first answer until the container runs.
 const START_LIMIT: Duration = Duration::from_secs(25);
+/// The signal of a program whose reader has gone.
+const SIGPIPE: u32 = 13;
 /// How long a container may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the last output may take after the container has ended.
@@ -126,14 +129,17 @@ pub async fn attend(vm: &PodVm, container: &str, interrupts: &mut Interrupts) ->
     let agent = vm.agent();
     let began = Instant::now();
     let first = Arc::new(AtomicU64::new(u64::MAX));
+    let (gone, mut reader_gone) = mpsc::channel(2);
     let outputs = [Output::STDOUT, Output::STDERR].map(|output| {
-        let (agent, container, first) = (agent.clone(), container.to_owned(), first.clone());
+        let (agent, container, first, gone) = (agent.clone(), container.to_owned(), first.clone(), gone.clone());
         tokio::spawn(async move {
             let note = || {
                 let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 first.fetch_min(micros, Ordering::Relaxed);
             };
-            streams::copy_output(&agent, &container, output, note).await
+            if streams::copy_output(&agent, &container, output, note).await == Copied::ReaderGone {
+                let _ = gone.send(()).await;
+            }
         })
     });
     let input = tokio::spawn({
@@ -147,6 +153,8 @@ pub async fn attend(vm: &PodVm, container: &str, interrupts: &mut Interrupts) ->
     let answer = tokio::select! {
         answer = &mut waiting => answer,
         exit = vm.exited() => return Err(ended_early(exit).into()),
+        // As for any program: nobody reads, so nobody waits.
+        Some(()) = reader_gone.recv() => return Err(SessionError::Interrupted(SIGPIPE)),
         signal = interrupts.next() => {
             send_signal(&agent, container, signal).await;
             // A second signal, or a container that does not listen, ends the VM now.

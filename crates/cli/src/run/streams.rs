@@ -8,34 +8,39 @@ use belljar_guest_api::limits::MAX_CHUNK;
 use tokio::io::AsyncReadExt;
 use ttrpc::context::Context;
 
-/// Carries one of the container's outputs to a writer of ours until it ends. Returns the number of bytes.
-///
-/// A writer that has gone away (`belljar run … | head`) ends the copying, as it ends any program's.
-pub async fn copy_output(agent: &AgentClient, container: &str, output: Output, first: impl FnOnce()) -> u64 {
+/// How the copying of an output ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// The container's side ended.
+    All,
+    /// Whoever reads our output has gone away (`belljar run … | head`).
+    ReaderGone,
+}
+
+/// Carries one of the container's outputs to a writer of ours until either ends.
+pub async fn copy_output(agent: &AgentClient, container: &str, output: Output, first: impl FnOnce()) -> Copied {
     let mut first = Some(first);
-    let mut copied: u64 = 0;
     loop {
         let mut request = ReadOutputRequest::new();
         container.clone_into(&mut request.name);
         request.output = output.into();
         request.max = u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX);
-        let Ok(reply) = agent.read_output(Context::default(), &request).await else { return copied };
+        let Ok(reply) = agent.read_output(Context::default(), &request).await else { return Copied::All };
         if !reply.data.is_empty() {
             if let Some(first) = first.take() {
                 first();
             }
-            copied = copied.saturating_add(u64::try_from(reply.data.len()).unwrap_or(0));
             let data = reply.data;
             let written = tokio::task::spawn_blocking(move || match output {
                 Output::STDOUT => write(&mut std::io::stdout().lock(), &data),
                 Output::STDERR => write(&mut std::io::stderr().lock(), &data),
             });
             if !written.await.is_ok_and(|w| w.is_ok()) {
-                return copied;
+                return Copied::ReaderGone;
             }
         }
         if reply.eof {
-            return copied;
+            return Copied::All;
         }
     }
 }

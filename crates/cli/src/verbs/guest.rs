@@ -47,7 +47,7 @@ impl Guest {
                 let recipe = Recipe::builtin().map_err(|e| Failure::undecided(format!("this build's recipe: {e}")))?;
                 let progress = |step| eprintln!("belljar: {step}");
                 build(&recipe, &agent, &paths.cache, &out, &progress).map_err(build_failure)?;
-                inspect(&open(&out.join("current"))?, format)
+                inspect(&open(&out)?, format)
             }
             Self::Inspect { image, verify } => {
                 let image = open(&image.unwrap_or_else(|| paths.guest()))?;
