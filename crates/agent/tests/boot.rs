@@ -73,10 +73,15 @@ impl Vm {
 
     async fn client(&self) -> api::AgentClient {
         let path = self.dir.path().join("agent.sock");
-        while !path.exists() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // There is no socket at first, and then, for a moment, one that QEMU has bound and does not listen on yet.
+        let socket = loop {
+            match tokio::net::UnixStream::connect(&path).await {
+                Ok(socket) => break socket,
+                Err(error) => assert!(Instant::now() < deadline, "QEMU does not listen on {}: {error}", path.display()),
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let socket = tokio::net::UnixStream::connect(path).await.unwrap();
+        };
         api::AgentClient::new(ttrpc::r#async::Client::new(Socket::new(socket)))
     }
 
