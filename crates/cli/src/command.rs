@@ -80,14 +80,14 @@ impl Verb {
     fn execute(self, format: Format) -> Result<i32, Failure> {
         let paths = Paths::from_env();
         match self {
-            Self::Run(options) => runtime()?.block_on(crate::run::run(*options, &paths, format)),
+            Self::Run(options) => block_on(crate::run::run(*options, &paths, format)),
             Self::Doctor(verb) => verb.execute(&paths, format),
             Self::Probe(verb) => verb.execute(format),
             Self::Guest(verb) => verb.execute(&paths, format),
             Self::Measure(verb) => verb.execute(&paths, format),
             Self::Contract(verb) => verb.execute(format),
-            Self::Image(verb) => runtime()?.block_on(verb.execute(&paths, format)),
-            Self::Broker(verb) => runtime()?.block_on(verb.execute(&paths)),
+            Self::Image(verb) => block_on(verb.execute(&paths, format)),
+            Self::Broker(verb) => block_on(verb.execute(&paths)),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Belljar::command(), "belljar", &mut std::io::stdout());
                 Ok(0)
@@ -96,13 +96,14 @@ impl Verb {
     }
 }
 
-/// The asynchronous runtime of the verbs that need one.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::undecided(format!("cannot start threads: {e}")))
+/// Runs a verb that needs the asynchronous runtime.
+fn block_on(verb: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::undecided(format!("cannot start threads: {e}")))?;
+    let result = runtime.block_on(verb);
+    // A read of stdin that never returns, or a layer in the middle of its conversion, must not keep the process alive.
+    runtime.shutdown_background();
+    result
 }
 
 fn start_log(filter: Option<&str>) {

@@ -48,7 +48,11 @@ pub async fn run(options: RunOptions, paths: &Paths, format: Format) -> Result<i
         // A page that cannot be written is a mistake to be told before the pod runs.
         File::create(file).map_err(|e| Failure::usage(format!("cannot write {}: {e}", file.display())))?;
     }
-    let started = start(&options, paths, &mut timings).await?;
+    // Giving up a start ends what it has begun: QEMU, its run folder, a pull.
+    let started = tokio::select! {
+        started = start(&options, paths, &mut timings) => started?,
+        signal = interrupts.next() => return Ok(code_of_signal(signal)),
+    };
     let outcome = attend(&started, &options, &mut interrupts, &mut timings).await;
     finish(started, outcome, &options, paths, format, timings).await
 }
@@ -155,7 +159,7 @@ async fn finish(
     drop(directory);
     let result = match outcome {
         Ok(ended) => Ok(ended.code),
-        Err(SessionError::Interrupted(signal)) => Ok(i32::try_from(signal).map_or(130, |s| 128 + s)),
+        Err(SessionError::Interrupted(signal)) => Ok(code_of_signal(signal)),
         Err(SessionError::Failed(failure)) => Err(failure),
         Err(SessionError::Refused(refusal)) => Err(refusal.into_failure(record.as_ref().and_then(broker::denial))),
     };
@@ -178,6 +182,11 @@ async fn finish(
         }
     }
     result
+}
+
+/// The exit code of a run that a signal has ended, as a shell has it.
+fn code_of_signal(signal: u32) -> i32 {
+    i32::try_from(signal).map_or(130, |signal| 128 + signal)
 }
 
 fn choose(detection: &Detection, choice: TeeChoice) -> Result<TeeKind, Failure> {

@@ -169,6 +169,43 @@ fn an_interrupt_ends_the_pod() {
     place.assert_nothing_left(&[qemu]);
 }
 
+/// An interrupt is heard from the first moment, also while a VM boots: here one that never does.
+#[test]
+fn an_interrupt_ends_a_start() {
+    let place = Workplace::new();
+    let image = images::busybox(&place);
+    let qemu = place.path("qemu");
+    let started = place.path("started");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 10.0.2' && exit\ntouch {}\nexec sleep 300\n",
+        started.display()
+    );
+    std::fs::write(&qemu, script).unwrap();
+    std::fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = place.belljar();
+    let mut child = command.env("BELLJAR_QEMU", &qemu).args(["run", "--rm", &image]).spawn().unwrap();
+    while !started.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it started QEMU");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    // Unheard, it would end with 3 when the time for the boot is over.
+    assert_eq!(wait(&mut child, Duration::from_secs(60)), 130);
+    place.assert_nothing_left(&[]);
+}
+
+/// A stdin that nobody closes does not outlive the container.
+#[test]
+fn an_open_stdin_does_not_keep_the_command_alive() {
+    let place = Workplace::new();
+    let image = images::busybox(&place);
+    let mut command = place.belljar();
+    let mut child =
+        command.args(["run", "--rm", &image, "--", "/bin/sh", "-c", "exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
+    let _held = child.stdin.take();
+    assert_eq!(wait(&mut child, Duration::from_secs(20)), 3);
+}
+
 /// After `kill -9` of the command line QEMU dies with it, and the next call removes the rest.
 #[test]
 fn a_killed_owner_leaves_nothing_for_long() {
