@@ -20,7 +20,7 @@ qemu_ok() { command -v qemu-system-x86_64 >/dev/null && dpkg --compare-versions 
 if [ -n "$missing" ] || ! qemu_ok; then
   # Backports come from the mirror that the system's own sources name.
   if ! apt-cache policy 2>/dev/null | grep -q 'bookworm-backports/main'; then
-    mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep '/debian/\?$' | head -n 1)
+    mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep '/debian/\?$' | head -n 1 || true)
     [ -n "$mirror" ] || { echo "deps: no Debian mirror in the apt sources; add bookworm-backports by hand" >&2; exit 1; }
     printf 'Types: deb\nURIs: %s\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$mirror" \
       | root tee /etc/apt/sources.list.d/belljar-backports.sources >/dev/null
