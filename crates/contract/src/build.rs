@@ -18,8 +18,8 @@ use oci_spec::image::ImageConfiguration;
 use crate::check::malformed;
 use crate::error::ContractError;
 use crate::model::{
-    BrokerPin, Container, Contract, DEFAULT_CAPABILITIES, DEFAULT_SCRATCH, Layer, Permission, Resources, Secret, Tmpfs,
-    User, VERSION,
+    BrokerPin, Container, Contract, DEFAULT_CAPABILITIES, DEFAULT_SCRATCH, Layer, Permission, PodSettings, Resources,
+    Restart, Secret, Tmpfs, User, VERSION,
 };
 
 /// Where programs are looked for when neither image nor caller says so (Docker's default).
@@ -114,7 +114,15 @@ impl Contract {
     ) -> Result<Self, ContractError> {
         let container = Container::from_image(name, image, options)?;
         let containers = BTreeMap::from([(name.to_owned(), container)]);
-        let contract = Self { version: VERSION, broker, containers, debug: false };
+        let contract = Self {
+            version: VERSION,
+            broker,
+            pod: PodSettings::default(),
+            operator: None,
+            volumes: BTreeMap::new(),
+            containers,
+            debug: false,
+        };
         contract.check()?;
         Ok(contract)
     }
@@ -167,6 +175,11 @@ impl Container {
             secret_api: options.secret_api,
             hostname,
             terminal: options.terminal,
+            init: 0,
+            restart: Restart::Never,
+            env_from_host: BTreeMap::new(),
+            service_links: false,
+            mounts: Vec::new(),
         };
         container.check(&key)?;
         Ok(container)

@@ -35,6 +35,9 @@ pub use build::{ImageFacts, RunOptions};
 pub use disk::{decode_disk, encode_disk, from_annotation, to_annotation};
 pub use error::{ContractError, InitdataError};
 pub use initdata::{Algorithm, Digest, Initdata, MAX_INITDATA, digest};
-pub use model::{BrokerPin, Container, Contract, Layer, Permission, Resources, Secret, Tmpfs, User};
+pub use model::{
+    BrokerPin, Container, Contract, Dns, HostFile, HostType, Layer, MeasuredFile, Network, Operator, Permission,
+    PodSettings, Resolver, Resources, Restart, Secret, Tmpfs, User, Volume, VolumeMount,
+};
 pub use spec::oci_spec;
 pub use user::ResolvedUser;

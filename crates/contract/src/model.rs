@@ -1,6 +1,7 @@
 //! The types of the contract, their defaults and bounds. Field order is the order of the canonical form.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -102,6 +103,12 @@ pub struct Contract {
     pub version: u32,
     /// The broker that may be asked for secrets; needed as soon as a container asks for one.
     pub broker: Option<BrokerPin>,
+    /// What all containers of the pod share: network, name, time of life. Default: a pod without a network.
+    pub pod: PodSettings,
+    /// Whoever may talk to the guest past the host: `belljar exec` and `belljar logs`, end to end encrypted.
+    pub operator: Option<Operator>,
+    /// Volumes by name (a DNS label), for [`Container::mounts`].
+    pub volumes: BTreeMap<String, Volume>,
     /// Containers by name (a DNS label); at least one.
     pub containers: BTreeMap<String, Container>,
     /// Whether the VM may run with debugging on (guest console, debug messages). Default: false.
@@ -113,6 +120,187 @@ pub struct Contract {
 pub struct BrokerPin {
     /// Lowercase hex of SHA-256 over the DER `SubjectPublicKeyInfo` of the broker's TLS key.
     pub spki_sha256: String,
+}
+
+/// What all containers of the pod share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PodSettings {
+    /// Network of the pod. Default: none.
+    pub network: Network,
+    /// Whether the host gives the pod's host name, a DNS label ([`HostType::DnsLabel`]); it then replaces [`Container::hostname`]. For pods
+    /// that a controller names. Default: false.
+    pub hostname_from_host: bool,
+    /// Name resolution (`/etc/resolv.conf`). Default: none.
+    pub dns: Dns,
+    /// More lines of `/etc/hosts`: names by address.
+    pub host_aliases: BTreeMap<IpAddr, Vec<String>>,
+    /// TCP ports on the guest's loopback that the host may connect to for `kubectl port-forward`.
+    pub ports: Vec<u16>,
+    /// Sysctls of the guest, by name with dots; only the names of [`SYSCTLS`].
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Sysctls that a contract may set: those that Kubernetes calls safe.
+pub const SYSCTLS: [&str; 5] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_syncookies",
+];
+
+/// Network of a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The loopback interface only.
+    #[default]
+    None,
+    /// Interface, addresses and routes are what the host says; everything that passes there is in the host's hands.
+    Host,
+}
+
+/// Name resolution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dns {
+    /// No `/etc/resolv.conf`.
+    #[default]
+    None,
+    /// Servers, search domains and options are what the host says, each checked for its type.
+    Host,
+    /// Fixed.
+    Fixed(Resolver),
+}
+
+/// A fixed `/etc/resolv.conf`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Resolver {
+    /// Addresses of name servers, at most 3.
+    pub nameservers: Vec<IpAddr>,
+    /// Search domains, at most 32.
+    pub searches: Vec<String>,
+    /// Options, such as `ndots:5`.
+    pub options: Vec<String>,
+}
+
+/// Whoever may talk to the guest past the host. They prove who they are by TLS client authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Operator {
+    /// Lowercase hex of SHA-256 over the DER `SubjectPublicKeyInfo` of their TLS key.
+    pub spki_sha256: String,
+    /// Whether they may start any command in any container. Default: deny.
+    pub exec: Permission,
+    /// Whether they may read the containers' output. Default: deny.
+    pub logs: Permission,
+}
+
+/// A volume of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Volume {
+    /// An empty file system in guest memory that the pod's containers share (`emptyDir`).
+    Scratch {
+        /// Bound in bytes. Default: [`DEFAULT_SCRATCH`].
+        size_bytes: u64,
+    },
+    /// Files whose content is fixed: the host brings them, and the guest refuses any other content, a missing or a further file.
+    Measured {
+        /// Files by path relative to the volume's root.
+        files: BTreeMap<String, MeasuredFile>,
+    },
+    /// Files whose content is what the host says, now and later.
+    Host {
+        /// Files that must be there (unless optional), each checked for its type; by path relative to the volume's root.
+        files: BTreeMap<String, HostFile>,
+        /// Whether the host may add other files, of any content. Default: false.
+        others: bool,
+    },
+}
+
+/// A file of a measured volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MeasuredFile {
+    /// SHA-256 of its content, 64 lowercase hex digits.
+    pub sha256: String,
+    /// Mode. Default: 0644.
+    pub mode: u32,
+}
+
+/// A file that the host gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostFile {
+    /// What its content must look like.
+    pub kind: HostType,
+    /// Mode. Default: 0644.
+    pub mode: u32,
+    /// Whether it may be missing. Default: false.
+    pub optional: bool,
+}
+
+/// What a value that comes from the host must look like. The host chooses the value; the type bounds what it can do with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostType {
+    /// An IPv4 or IPv6 address.
+    Ip,
+    /// Addresses, separated by commas.
+    IpList,
+    /// A port, 1 to 65535.
+    Port,
+    /// `tcp://IP:PORT`, `udp://IP:PORT` or `sctp://IP:PORT`.
+    Endpoint,
+    /// A DNS name.
+    DnsName,
+    /// A DNS label.
+    DnsLabel,
+    /// A UUID.
+    Uuid,
+    /// An integer in decimal digits.
+    Integer,
+    /// A JSON web token: three parts of base64url (its signature is not checked).
+    Token,
+    /// PEM certificates and nothing else.
+    Certificates,
+    /// Any text or bytes up to [`MAX_HOST_VALUE`]. The contract's words warn of it.
+    Any,
+    /// Exactly the content with this SHA-256, 64 lowercase hex digits (`sha256:…` in TOML).
+    Sha256(String),
+}
+
+/// Longest value of [`HostType::Any`] in bytes, and largest file of a volume.
+pub const MAX_HOST_VALUE: usize = 1 << 20;
+/// Most volumes of a pod, mounts of a container, values from the host, host aliases, or ports.
+pub const MAX_VOLUMES: usize = 64;
+/// Most files of one volume.
+pub const MAX_FILES: usize = 256;
+/// Default mode of a volume's file.
+pub const DEFAULT_FILE_MODE: u32 = 0o644;
+
+/// A place in a container where a volume appears.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeMount {
+    /// Name of the volume.
+    pub volume: String,
+    /// Mount point: absolute, normalised, not under `/proc`, `/sys` or `/dev`.
+    pub path: String,
+    /// File or directory of the volume, relative to its root, that appears instead of the root. Default: the root.
+    pub sub_path: Option<String>,
+    /// Whether the container cannot write there. Volumes of other kinds than scratch never can be written. Default: false.
+    pub read_only: bool,
+}
+
+/// Whether a container is started again after its end, at the host's wish.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    Never,
+    /// When it failed: it ended with another code than 0.
+    OnFailure,
+    /// However it ended.
+    Always,
 }
 
 /// One container.
@@ -158,6 +346,18 @@ pub struct Container {
     pub hostname: String,
     /// Whether stdin and stdout are a terminal. Default: false.
     pub terminal: bool,
+    /// Place among the init containers, from 1 on: each must have ended with 0 before the next, and all of them before the
+    /// other containers. Default: 0, no init container.
+    pub init: u32,
+    /// Whether it may be started again. Default: never.
+    pub restart: Restart,
+    /// Environment variables whose values the host gives, by name with their type. None of them is in `env`.
+    pub env_from_host: BTreeMap<String, HostType>,
+    /// Whether the host may add the environment variables that Kubernetes makes for each Service (`X_SERVICE_HOST`, `X_SERVICE_PORT`, `X_PORT`,
+    /// `X_PORT_80_TCP` and the like), each with the type that its name implies. Default: false.
+    pub service_links: bool,
+    /// Volumes that appear in it.
+    pub mounts: Vec<VolumeMount>,
 }
 
 /// One read-only image layer: a block image with a dm-verity tree behind its data.

@@ -55,7 +55,15 @@ fn contract(mut keys: Keys) -> Result<Contract, ContractError> {
             Ok((name.clone(), container(&name, at.keys()?)?))
         })
         .collect::<Result<_, ContractError>>()?;
-    Ok(Contract { version: VERSION, broker, containers, debug })
+    Ok(Contract {
+        version: VERSION,
+        broker,
+        pod: crate::model::PodSettings::default(),
+        operator: None,
+        volumes: std::collections::BTreeMap::new(),
+        containers,
+        debug,
+    })
 }
 
 fn broker(mut keys: Keys) -> Result<BrokerPin, ContractError> {
@@ -86,6 +94,11 @@ fn container(name: &str, mut keys: Keys) -> Result<Container, ContractError> {
         secret_api: keys.flag("secret_api")?,
         hostname: keys.take("hostname").map(At::string).transpose()?.unwrap_or_else(|| name.to_owned()),
         terminal: keys.flag("terminal")?,
+        init: 0,
+        restart: crate::model::Restart::Never,
+        env_from_host: std::collections::BTreeMap::new(),
+        service_links: false,
+        mounts: Vec::new(),
     };
     keys.end()?;
     Ok(container)

@@ -272,6 +272,7 @@ prop_compose! {
             secret_api: flags[6],
             hostname,
             terminal: flags[0] != flags[1],
+            init: 0, restart: Default::default(), env_from_host: Default::default(), service_links: false, mounts: Vec::new(),
         }
     }
 }
@@ -285,7 +286,8 @@ proptest! {
         debug: bool, pin in hex(64),
     ) {
         let broker = Some(belljar_contract::BrokerPin { spki_sha256: pin });
-        let contract = Contract { version: 1, broker, containers, debug };
+        let contract = Contract {
+            version: 1, broker, pod: Default::default(), operator: None, volumes: Default::default(), containers, debug };
         prop_assert_eq!(contract.check(), Ok(()));
         let text = contract.to_toml();
         let read = Contract::parse(&text);

@@ -22,7 +22,7 @@ pub mod status;
 pub use canary::canary;
 
 /// Version of the calls, said by both sides in `Hello`. A different version is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Messages and service of `proto/agent.proto` (package `belljar.guest.v1`), generated at build time.
 pub mod api {

@@ -9,7 +9,19 @@ pub const MAX_TEXT: usize = 1024;
 /// Most bytes of a container name.
 pub const MAX_NAME: usize = 128;
 /// Most tunnels that the guest keeps open or waiting at one time.
-pub const MAX_TUNNELS: usize = 8;
+pub const MAX_TUNNELS: usize = 64;
+/// Most bytes of all files of one volume in a `PutVolume`.
+pub const MAX_VOLUME: usize = 3 << 20;
+/// Most files of one volume in a `PutVolume`.
+pub const MAX_VOLUME_FILES: usize = 1024;
+/// Most bytes of all values in the `env` of one `StartContainer`.
+pub const MAX_ENV_BYTES: usize = 256 * 1024;
+/// Most addresses, routes, name servers, search domains or options of one `ConfigureNetwork`.
+pub const MAX_NETWORK_LIST: usize = 32;
+/// Most processes started by `StartExec` that run or are not waited for, in the whole pod.
+pub const MAX_EXECS: usize = 64;
+/// Most bytes of a termination message.
+pub const MAX_TERMINATION_MESSAGE: usize = 4096;
 /// Bytes of the seed of a memory probe.
 pub const PROBE_SEED: usize = 32;
 /// Most copies of a canary that a probe keeps.

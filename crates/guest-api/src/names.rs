@@ -17,8 +17,15 @@ pub const LAYER_SERIAL_PREFIX: &str = "layer-";
 /// Word of the kernel command line that turns on console output. It is measured with the rest of the command line.
 pub const DEBUG_WORD: &str = "belljar.debug";
 
-/// The only target that a tunnel names today: the broker that the contract pins.
+/// Target of an outward tunnel: the broker that the contract pins.
 pub const BROKER_TARGET: &str = "broker";
+/// Target of an inward tunnel: the agent's attested service (TLS, for `belljar verify`, `belljar exec`, `belljar logs`).
+pub const ATTESTED_TARGET: &str = "attested";
+/// Target of an inward tunnel to a TCP port of the guest's loopback: this and the port in decimal digits.
+pub const PORT_TARGET_PREFIX: &str = "port:";
+/// TCP port of the pod's loopback, on the host's side of the network namespace, where the shim offers the agent's attested service, so that
+/// `kubectl port-forward` reaches it. A contract cannot list it.
+pub const ATTESTED_PORT: u16 = 8007;
 
 /// Kinds of refusal that `StatusResponse.refusal_kind` and `WaitContainerResponse.refusal_kind` carry.
 pub mod refusal {
