@@ -96,24 +96,42 @@ fn snp_kernel(sys: &str) -> bool {
     Path::new(sys).join("devices/system/cpu/sev").is_dir()
 }
 
-/// Loads what the file `order` lists, `order.vsock` where the host gave a vsock device, then what the TEE of this machine
+/// Virtio devices that need modules of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// A socket device: the host's channel where there is no serial port.
+    pub vsock: bool,
+    /// A network interface.
+    pub net: bool,
+}
+
+impl Devices {
+    /// Looks at the virtio bus (virtio 1.2, 5: the device ids). `sys` is where sysfs is mounted.
+    pub fn find(sys: &str) -> Self {
+        let devices = fs::read_dir(format!("{sys}/bus/virtio/devices")).into_iter().flatten().flatten();
+        devices.fold(Self::default(), |found, device| match fs::read(device.path().join("device")).as_deref() {
+            Ok(b"0x0001\n") => Self { net: true, ..found },
+            Ok(b"0x0013\n") => Self { vsock: true, ..found },
+            _ => found,
+        })
+    }
+}
+
+/// Loads what the file `order` lists, `order.vsock` and `order.net` where the host gave such a device, then what the TEE of this machine
 /// needs. A module that is already there is fine, and so is a TEE driver that finds no device: that there are no reports
 /// then is said when one is asked for. An image without the files has everything built in.
-pub fn load(hardware: Option<Hardware>, vsock: bool) -> Result<(), ModuleError> {
+pub fn load(hardware: Option<Hardware>, devices: Devices) -> Result<(), ModuleError> {
     load_list("order")?;
-    if vsock {
+    if devices.vsock {
         load_list("order.vsock")?;
+    }
+    if devices.net {
+        load_list("order.net")?;
     }
     match hardware.map_or(Ok(()), |hardware| load_list(hardware.order())) {
         Err(ModuleError::Kernel { source, .. }) if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
         outcome => outcome,
     }
-}
-
-/// Whether the virtio bus has a socket device (virtio 1.2, 5: device id 19). `sys` is where sysfs is mounted.
-pub fn vsock_device(sys: &str) -> bool {
-    let devices = fs::read_dir(format!("{sys}/bus/virtio/devices")).into_iter().flatten().flatten();
-    devices.map(|device| fs::read(device.path().join("device"))).any(|id| id.is_ok_and(|id| id == b"0x0013\n"))
 }
 
 fn load_list(order: &str) -> Result<(), ModuleError> {
@@ -159,6 +177,24 @@ mod tests {
         assert!(!snp_kernel(path));
         fs::create_dir_all(sys.path().join("devices/system/cpu/sev")).unwrap();
         assert!(snp_kernel(path));
+    }
+
+    #[test]
+    fn only_devices_that_are_there_get_modules() {
+        let sys = tempfile::tempdir().unwrap();
+        let path = sys.path().to_str().unwrap();
+        assert_eq!(Devices::find(path), Devices::default());
+        let add = |name: &str, id: &str| {
+            let device = sys.path().join("bus/virtio/devices").join(name);
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("device"), id).unwrap();
+        };
+        add("virtio0", "0x0003\n");
+        assert_eq!(Devices::find(path), Devices::default());
+        add("virtio1", "0x0001\n");
+        assert_eq!(Devices::find(path), Devices { net: true, vsock: false });
+        add("virtio2", "0x0013\n");
+        assert_eq!(Devices::find(path), Devices { net: true, vsock: true });
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     initdata::{Bound, Document},
     layers::Layers,
     loopback,
-    modules::{self, Hardware},
+    modules::{self, Devices, Hardware},
     mounts,
     pod::Pod,
     ports, power,
@@ -65,8 +65,8 @@ fn early(board: &Board) -> Result<Cmdline, Refusal> {
     board.timed("mounts", mounts::prepare).map_err(|error| internal(&error))?;
     let cmdline = Cmdline::parse(&fs::read_to_string(mounts::under("proc/cmdline")).unwrap_or_default());
     console::open(&mounts::under("dev"), cmdline.debug);
-    let vsock = modules::vsock_device(&mounts::under("sys"));
-    board.timed("modules", || modules::load(Hardware::of_cpu(), vsock)).map_err(|error| internal(&error))?;
+    let devices = Devices::find(&mounts::under("sys"));
+    board.timed("modules", || modules::load(Hardware::of_cpu(), devices)).map_err(|error| internal(&error))?;
     mounts::switch_root().map_err(|error| internal(&error))?;
     loopback::up().map_err(|error| Refusal::new(Kind::Internal, format!("cannot bring up the loopback: {error}")))?;
     Ok(cmdline)

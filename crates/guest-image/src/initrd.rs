@@ -81,7 +81,7 @@ pub(crate) fn initrd(
     let boot = modules.order(&lists.boot, &[])?;
     let extra = |modules: &mut ModuleTree<'_>, wanted: &[String]| modules.order(wanted, &boot);
     let (snp, tdx) = (extra(&mut modules, &lists.snp)?, extra(&mut modules, &lists.tdx)?);
-    let vsock = extra(&mut modules, &lists.vsock)?;
+    let (vsock, net) = (extra(&mut modules, &lists.vsock)?, extra(&mut modules, &lists.net)?);
 
     let mut tree = Tree::default();
     tree.console();
@@ -89,7 +89,7 @@ pub(crate) fn initrd(
     for directory in &recipe.initrd.directories {
         tree.directory(directory);
     }
-    let lists = [("order", boot), ("order.snp", snp), ("order.tdx", tdx), ("order.vsock", vsock)];
+    let lists = [("order", boot), ("order.snp", snp), ("order.tdx", tdx), ("order.vsock", vsock), ("order.net", net)];
     for (name, order) in &lists {
         let lines: String = order.iter().map(|module| format!("{module}.ko\n")).collect();
         tree.file(&format!("{MODULES}/{name}"), 0o644, lines.into_bytes());

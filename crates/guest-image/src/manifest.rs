@@ -62,7 +62,7 @@ pub struct ModuleEntry {
     pub sha256: String,
     /// Its length in bytes.
     pub size: u64,
-    /// Which lists name it: `order` (every start), `order.snp`, `order.tdx`, `order.vsock`.
+    /// Which lists name it: `order` (every start), `order.snp`, `order.tdx`, `order.vsock`, `order.net`.
     pub lists: Vec<String>,
 }
 

@@ -70,6 +70,7 @@ pub(crate) struct ModuleLists {
     pub(crate) snp: Vec<String>,
     pub(crate) tdx: Vec<String>,
     pub(crate) vsock: Vec<String>,
+    pub(crate) net: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

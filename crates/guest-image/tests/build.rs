@@ -71,8 +71,9 @@ fn the_initrd_is_the_closed_list() {
     assert_eq!(text("/lib/modules/order.snp"), "configfs.ko\ntsm.ko\nsev_guest.ko\n");
     assert_eq!(text("/lib/modules/order.tdx"), "configfs.ko\ntsm.ko\ntdx_guest.ko\n");
     assert!(text("/lib/modules/order.vsock").starts_with("vsock.ko\n"));
+    assert_eq!(text("/lib/modules/order.net"), "failover.ko\nnet_failover.ko\nvirtio_net.ko\n");
     // every file is the agent, a list, or a listed module; one program, no shell
-    let listed: Vec<_> = ["order", "order.snp", "order.tdx", "order.vsock"]
+    let listed: Vec<_> = ["order", "order.snp", "order.tdx", "order.vsock", "order.net"]
         .iter()
         .flat_map(|list| text(&format!("/lib/modules/{list}")).lines().map(str::to_owned).collect::<Vec<_>>())
         .collect();

@@ -13,7 +13,7 @@ pub const PROGRAM: &str = "/tmp/belljar-container-probe";
 pub fn be_init() {
     fs::create_dir_all("/root.new").unwrap();
     belljar_agent::mounts::prepare().unwrap();
-    belljar_agent::modules::load(None, false).unwrap();
+    belljar_agent::modules::load(None, Default::default()).unwrap();
     let own = fs::read("/init").unwrap();
     belljar_agent::mounts::switch_root().unwrap();
     fs::create_dir("/tmp").unwrap();
