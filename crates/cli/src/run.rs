@@ -6,10 +6,8 @@ pub mod page;
 pub mod plan;
 pub mod progress;
 pub mod session;
-pub mod softtee;
 pub mod streams;
 pub mod timings;
-pub mod tunnels;
 
 use std::fs::File;
 use std::path::Path;
@@ -17,11 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belljar_image::{Image, ImageError, PullPolicy, Reference, Store};
+use belljar_launch::tunnel;
 use belljar_softtee::Keys;
 use belljar_vmm::control::Control;
 use belljar_vmm::{
-    Detection, Machine, Pod, PodVm, Pods, ProcessId, Qemu, QemuError, RunDir, SecureProcessor, TeeKind, VmError,
-    Wanted, accel, tee,
+    Detection, Machine, Pod, PodVm, Pods, ProcessId, Qemu, QemuError, RunDir, TeeKind, VmError, Wanted, tee,
 };
 
 use crate::failure::Failure;
@@ -32,9 +30,9 @@ use crate::run::options::{Pull, RunOptions, TeeChoice};
 use crate::run::page::Facts;
 use crate::run::plan::CONTAINER;
 use crate::run::session::{Ended, Interrupts, SessionError};
-use crate::run::softtee::SoftProcessor;
 use crate::run::timings::Timings;
 use crate::verbs::guest;
+use crate::verbs::measure::prediction_failure;
 
 /// What `--tee software` and a machine without hardware mean, in one line.
 pub const SOFTWARE_NOTICE: &str =
@@ -101,8 +99,8 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
     let hostname = if options.name.is_some() { name.as_str() } else { CONTAINER };
     let contract = plan::contract(options, &image, &secrets, broker.pin(), hostname)?;
     let (initdata, digest) = plan::initdata(&contract)?;
-    let vcpus = plan::shape(options.cpus);
-    let measurement = plan::expected(&guest_image, kind, options.debug, vcpus)?;
+    let vcpus = belljar_launch::shape(options.cpus);
+    let measurement = belljar_launch::predict(&guest_image, kind, options.debug, vcpus).map_err(prediction_failure)?;
     let expectation = Expectation {
         name: name.clone(),
         initdata_digest: digest.host_data(),
@@ -117,10 +115,11 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
     }
     let directory = pods.create(pod(&id, &name, options, kind)).map_err(Failure::undecided)?;
     let tee = detection.tee(kind, digest.host_data());
-    let accelerator = accelerator(&qemu, &guest_image, paths).await;
+    let accelerator = belljar_launch::accelerator(&qemu, &guest_image, &paths.cache).await;
     let machine = plan::machine(&id, options, &guest_image, tee, accelerator, &initdata, &image)?;
     let (vm, directory) = boot(&machine, options, paths, keys, directory).await?;
-    tokio::spawn(tunnels::serve(vm.agent(), broker.end()));
+    let end = broker.end();
+    tokio::spawn(tunnel::serve(vm.agent(), move |tunnel| end.clone().carry(tunnel)));
     timings.ended(timings::BOOT);
     let (vm, control) = serve_control(vm, &directory)?;
     let facts = Facts::new(options, &image, &guest_image, &machine, &contract, &initdata, &digest, measurement);
@@ -200,16 +199,6 @@ fn choose(detection: &Detection, choice: TeeChoice) -> Result<TeeKind, Failure> 
     detection.select(wanted).map_err(Failure::refused)
 }
 
-async fn accelerator(qemu: &Qemu, guest: &belljar_guest_image::GuestImage, paths: &Paths) -> belljar_vmm::Accel {
-    let files = belljar_vmm::GuestFiles {
-        firmware: guest.qboot(),
-        kernel: guest.vmlinux(),
-        initrd: guest.initrd(),
-        cmdline: guest.cmdline(false),
-    };
-    accel::probe(qemu, &files, &paths.cache).await.accel()
-}
-
 async fn boot(
     machine: &Machine,
     options: &RunOptions,
@@ -217,13 +206,12 @@ async fn boot(
     keys: Option<Arc<Keys>>,
     mut directory: RunDir,
 ) -> Result<(PodVm, RunDir), Failure> {
-    let mut start = belljar_vmm::Options::new(&paths.cache);
+    let mut start = belljar_launch::options(&paths.cache, keys);
     start.boot_timeout = Duration::from_secs(options.boot_timeout);
     if options.debug {
         eprintln!("belljar: --debug: the guest's log follows, and its measurement is another one");
         start.console = Some(stderr_file()?);
     }
-    start.processor = keys.map(|keys| -> Arc<dyn SecureProcessor> { SoftProcessor::new(keys) });
     let vm = PodVm::start(machine, start).await.map_err(vm_failure)?;
     directory.set_qemu(vm.qemu_pid()).map_err(Failure::undecided)?;
     Ok((vm, directory))

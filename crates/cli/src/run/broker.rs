@@ -11,13 +11,14 @@ use belljar_broker::{
     TlsServer, Workload, WorkloadId,
 };
 use belljar_contract::BrokerPin;
+use belljar_guest_api::limits::MAX_CHUNK;
+use belljar_launch::Tunnel;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::run::options::RunOptions;
 use crate::run::plan::GivenSecret;
-use crate::run::tunnels::BrokerEnd;
 
 /// How long another broker keeps a run's secrets when nobody withdraws them: a killed `belljar` cannot. The guest asks for
 /// them at its start, which takes at most some minutes.
@@ -42,6 +43,34 @@ pub enum RunBroker {
         /// What was registered there, to withdraw it.
         registered: Option<WorkloadId>,
     },
+}
+
+/// Where tunnels to the broker end.
+#[derive(Debug, Clone)]
+pub enum BrokerEnd {
+    /// In this process; the receiver tells it to stop.
+    Here(Arc<TlsServer>, watch::Receiver<bool>),
+    /// Elsewhere.
+    There(BrokerUrl),
+}
+
+impl BrokerEnd {
+    /// Carries a connection of the guest.
+    pub async fn carry(self, tunnel: Tunnel) -> Result<(), String> {
+        match self {
+            Self::Here(server, stop) => {
+                let (ours, theirs) = tokio::io::duplex(MAX_CHUNK);
+                let serving = tokio::spawn(async move { server.serve_stream(theirs, stop).await });
+                let ended = tunnel.carry(ours).await;
+                serving.abort();
+                ended.map_err(|e| e.to_string())
+            }
+            Self::There(url) => match url.connect().await {
+                Ok(stream) => tunnel.carry(stream).await.map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            },
+        }
+    }
 }
 
 /// What the broker is told to expect.

@@ -1,26 +1,21 @@
-//! What a run will start: image, contract, initdata, machine, and the measurement that must come out.
+//! What a run will start: image, contract, initdata, machine.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use belljar_contract::{
     BrokerPin, Contract, Digest, ImageFacts, Initdata, Layer, Permission, Resources, Secret, digest,
 };
-use belljar_guest_api::names;
 use belljar_guest_image::GuestImage;
 use belljar_image::Image;
-use belljar_vmm::machine::SHAPES;
-use belljar_vmm::{Accel, Disk, DiskContent, GuestFiles, Machine, Tee, TeeKind};
+use belljar_launch::{Blueprint, LayerDisk, memory_mib, shape};
+use belljar_vmm::{Accel, Machine, Tee};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::run::options::{RunOptions, pair};
-use crate::verbs::measure;
 
 /// Name of the one container of a run.
 pub const CONTAINER: &str = "main";
-/// VM memory beside the container's limit and its scratch space: kernel, agent, page tables. SPECIFICATION.md has the measurement.
-pub const OVERHEAD_MIB: u64 = 128;
 /// Largest secret in bytes.
 const MAX_SECRET: u64 = 1 << 20;
 
@@ -133,23 +128,6 @@ pub fn initdata(contract: &Contract) -> Result<(String, Digest), Failure> {
     Ok((text, digest))
 }
 
-/// The number of vCPUs for a CPU limit in thousandths: the next shape.
-pub fn shape(cpu_millis: u64) -> u32 {
-    SHAPES.into_iter().find(|shape| u64::from(*shape) * 1000 >= cpu_millis).unwrap_or(32)
-}
-
-/// The launch measurement that the evidence of this machine must have, where it can be predicted.
-pub fn expected(guest: &GuestImage, kind: TeeKind, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
-    match kind {
-        TeeKind::Software => measure::software(guest, debug, vcpus),
-        TeeKind::Snp => measure::snp(guest, debug, vcpus),
-        TeeKind::Tdx => {
-            Err(Failure::undecided("the launch measurement of a TDX guest cannot be predicted by this version")
-                .hint("use --tee snp, or --broker with a broker that knows the reference value"))
-        }
-    }
-}
-
 /// The machine for this run.
 pub fn machine(
     pod: &str,
@@ -160,56 +138,20 @@ pub fn machine(
     initdata: &str,
     image: &Image,
 ) -> Result<Machine, Failure> {
-    let software = tee.kind() == TeeKind::Software;
-    let files = GuestFiles {
-        firmware: match tee.kind() {
-            TeeKind::Software => guest.qboot(),
-            TeeKind::Snp => guest.ovmf_amdsev(),
-            TeeKind::Tdx => guest.ovmf_inteltdx(),
-        },
-        kernel: if software { guest.vmlinux() } else { guest.vmlinuz() },
-        initrd: guest.initrd(),
-        cmdline: guest.cmdline(options.debug),
+    let layers =
+        image.layers.iter().map(|layer| LayerDisk { path: layer.path.clone(), verity_root: layer.verity_root });
+    let memory_mib = memory_mib(options.memory.saturating_add(options.scratch))
+        .map_err(|e| Failure::usage(e).hint("choose a smaller --memory"))?;
+    let blueprint = Blueprint {
+        id: pod,
+        tee,
+        accel,
+        guest,
+        initdata,
+        layers: layers.collect(),
+        vcpus: shape(options.cpus),
+        memory_mib,
+        debug: options.debug,
     };
-    let disk = belljar_contract::encode_disk(initdata.as_bytes());
-    let mut disks =
-        vec![Disk { content: DiskContent::Bytes(Arc::from(disk)), serial: names::INITDATA_SERIAL.to_owned() }];
-    for layer in &image.layers {
-        let serial = names::layer_serial(&hex::encode(layer.verity_root))
-            .ok_or_else(|| Failure::undecided("a layer of the store has no verity root"))?;
-        // Two equal layers are one disk; the guest opens it for both.
-        if disks.iter().any(|disk| disk.serial == serial) {
-            continue;
-        }
-        disks.push(Disk { content: DiskContent::File(layer.path.clone()), serial });
-    }
-    let memory = options.memory.saturating_add(options.scratch).div_ceil(1 << 20).saturating_add(OVERHEAD_MIB);
-    if let Some(total) = memory_of_machine().filter(|total| memory > *total) {
-        return Err(Failure::usage(format!(
-            "a pod VM of {memory} MiB does not fit into this machine, which has {total} MiB"
-        ))
-        .hint("choose a smaller --memory"));
-    }
-    Ok(Machine { id: pod.to_owned(), tee, accel, vcpus: shape(options.cpus), memory_mib: memory, guest: files, disks })
-}
-
-/// Memory of this machine in MiB (`MemTotal` of /proc/meminfo, which is in KiB).
-fn memory_of_machine() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_round_up_to_a_shape() {
-        assert_eq!(shape(10), 1);
-        assert_eq!(shape(1000), 1);
-        assert_eq!(shape(1001), 2);
-        assert_eq!(shape(5000), 8);
-        assert_eq!(shape(32_000), 32);
-    }
+    blueprint.machine().map_err(Failure::undecided)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use belljar_guest_image::GuestImage;
+use belljar_launch::PredictionError;
 use belljar_measure::{SnpLaunch, SoftwareLaunch};
 use belljar_vmm::machine::SHAPES;
 use clap::Subcommand;
@@ -144,33 +145,26 @@ fn one(tee: &'static str, vcpus: u32, digest: [u8; 48], format: Format) -> Resul
     Ok(0)
 }
 
-/// What a software TEE will report for a pod of this guest image; from the digests in the image's manifest.
-pub fn software(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
-    let firmware = std::fs::read(image.qboot()).map_err(|e| {
-        Failure::undecided(format!("{}: {e}", image.qboot().display())).hint("run `belljar guest build`")
-    })?;
-    let digests = belljar_measure::SoftwareDigests {
-        firmware: &firmware,
-        kernel: file_digest(image, "vmlinux")?,
-        initrd: file_digest(image, "initrd")?,
-        cmdline: &image.cmdline(debug),
-        vcpus,
-    };
-    belljar_measure::software_from_digests(&digests).map_err(Failure::undecided)
+/// What a software TEE will report for a pod of this guest image.
+fn software(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
+    belljar_launch::predict_software(image, debug, vcpus).map_err(prediction_failure)
 }
 
 /// What SNP hardware will report for a pod of this guest image.
-pub fn snp(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
-    let launch = SnpLaunch::new(&image.ovmf_amdsev(), &image.vmlinuz(), &image.initrd(), &image.cmdline(debug), vcpus);
-    belljar_measure::snp(&launch).map_err(Failure::undecided)
+fn snp(image: &GuestImage, debug: bool, vcpus: u32) -> Result<[u8; 48], Failure> {
+    belljar_launch::predict_snp(image, debug, vcpus).map_err(prediction_failure)
 }
 
-/// The SHA-256 that the image's manifest has for one of its files.
-pub fn file_digest(image: &GuestImage, name: &str) -> Result<[u8; 32], Failure> {
-    let broken =
-        || Failure::undecided(format!("the guest image has no digest of {name}")).hint("run `belljar guest build`");
-    let entry = image.manifest().files.get(name).ok_or_else(broken)?;
-    let mut digest = [0; 32];
-    hex::decode_to_slice(&entry.sha256, &mut digest).map_err(|_| broken())?;
-    Ok(digest)
+/// A prediction that cannot be made, with what to do.
+pub fn prediction_failure(error: PredictionError) -> Failure {
+    let hint = match &error {
+        PredictionError::Tdx => Some("use --tee snp, or --broker with a broker that knows the reference value"),
+        PredictionError::NoDigest { .. } | PredictionError::File { .. } => Some("run `belljar guest build`"),
+        _ => None,
+    };
+    let failure = Failure::undecided(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
