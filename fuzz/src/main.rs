@@ -9,6 +9,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
+    ("agent-network", belljar_agent::network::settings::fuzz),
     ("agent-quote", belljar_agent::tee::quote::fuzz),
     ("broker-admin", belljar_broker::fuzz),
     ("contract", belljar_contract::parse::fuzz),

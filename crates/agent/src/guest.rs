@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     cmdline::Cmdline,
+    network::PodNetwork,
     pod::{Pod, PodError},
     reaper::Reaper,
     status::{Board, State},
@@ -23,8 +24,10 @@ pub struct Guest {
     pub cmdline: Cmdline,
     /// State, phases, refusal.
     pub board: Board,
-    /// Outward connections.
+    /// Connections that the host carries.
     pub tunnels: Arc<Tunnels>,
+    /// The pod's interface.
+    pub network: PodNetwork,
     /// Child processes.
     pub reaper: Reaper,
     /// Containers, once the guest is ready.
@@ -40,6 +43,7 @@ impl Guest {
             cmdline,
             board,
             tunnels: Arc::default(),
+            network: PodNetwork::default(),
             reaper: Reaper::default(),
             pod: OnceLock::new(),
             stop: Mutex::new(Some(stop)),

@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`mounts`], [`modules`] | file systems, kernel modules, the way off the initramfs |
 //! | [`ports`], [`transport`], [`service`] | finds virtio devices by name, answers the host's calls |
-//! | [`tunnel`] | outward connections, carried by the host |
+//! | [`tunnel`] | connections out of the guest and into it, carried by the host |
+//! | [`network`] | the pod's interface, and the files about it |
 //! | [`initdata`], [`tee`] | the contract, and the hardware's word for it |
 //! | [`layers`], [`dm`] | image layers through dm-verity |
 //! | [`attest`], [`secret_api`] | the broker, its secrets, and how containers get them |
@@ -30,6 +31,7 @@ pub mod layers;
 pub mod loopback;
 pub mod modules;
 pub mod mounts;
+pub mod network;
 pub mod pod;
 pub mod ports;
 pub mod power;

@@ -17,6 +17,7 @@ use crate::{
     container::{self, Bundle, Running, SecretFile, Stdio},
     guest::Guest,
     layers::Layers,
+    network::{self, NetworkError},
     reaper::ExitCode,
     refusal::Refusal,
     streams::{self, End, Streams},
@@ -70,6 +71,14 @@ pub enum PodError {
         /// Why, in one line.
         why: String,
     },
+    /// The pod's network is not there, or not as the contract wants it.
+    #[error("{why}")]
+    Network {
+        /// The code on the wire.
+        code: Code,
+        /// Why, in one line.
+        why: String,
+    },
     /// A system call failed.
     #[error("container {name:?}: {why}")]
     System {
@@ -78,6 +87,12 @@ pub enum PodError {
         /// Why, in one line.
         why: String,
     },
+}
+
+impl From<NetworkError> for PodError {
+    fn from(error: NetworkError) -> Self {
+        Self::Network { code: error.code(), why: error.to_string() }
+    }
 }
 
 impl PodError {
@@ -89,6 +104,7 @@ impl PodError {
             Self::Denied { .. } => Code::PermissionDenied,
             Self::Signal(_) => Code::InvalidArgument,
             Self::System { .. } => Code::Internal,
+            Self::Network { code, .. } => *code,
             _ => Code::FailedPrecondition,
         }
     }
@@ -135,6 +151,7 @@ impl Pod {
     /// Starts the container `name`, once.
     pub async fn start(&self, guest: &Arc<Guest>, name: &str) -> Result<(), PodError> {
         let container = self.contract.containers.get(name).ok_or_else(|| PodError::Unknown(name.to_owned()))?;
+        guest.network.settings(&self.contract)?;
         if !lock(&self.claimed).insert(name.to_owned()) {
             return Err(PodError::Started(name.to_owned()));
         }
@@ -155,7 +172,11 @@ impl Pod {
 
     async fn spawn(&self, guest: &Arc<Guest>, name: &str, container: &Container) -> Result<Arc<Process>, PodError> {
         let failed = |why: &dyn std::fmt::Display| PodError::Start { name: name.to_owned(), why: why.to_string() };
-        let spec = oci_spec(name, container).map_err(|error| failed(&error))?;
+        let settings = guest.network.settings(&self.contract)?;
+        let mut spec = oci_spec(name, container).map_err(|error| failed(&error))?;
+        if let Some(hostname) = settings.and_then(|settings| settings.hostname.clone()) {
+            spec.set_hostname(Some(hostname));
+        }
         let layers = self.layers.mount_points(&container.layers).ok_or_else(|| failed(&"a layer is not open"))?;
         let bundle = Bundle {
             name: name.to_owned(),
@@ -163,6 +184,7 @@ impl Pod {
             layers,
             scratch_bytes: container.scratch_bytes,
             secrets: self.take_secrets(name, container).ok_or_else(|| failed(&"a secret is not there"))?,
+            generated: network::files::of(&self.contract, container, settings),
             cgroup_root: CGROUPS.into(),
         };
         let (logs, input) = (container.logs == Permission::Allow, container.stdin == Permission::Allow);
@@ -198,6 +220,11 @@ impl Pod {
             others.flat_map(|(_, other)| &other.secrets).map(|secret| secret.resource.as_str()).collect();
         released.resources.retain(|resource, _| wanted.contains(resource.as_str()));
         Some(files)
+    }
+
+    /// What the pod may do.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
     }
 
     /// The started container `name`.

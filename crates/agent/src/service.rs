@@ -78,6 +78,24 @@ impl Agent for Service {
         Ok(board.after(request.generation, poll(request.timeout_ms)).await.into())
     }
 
+    async fn configure_network(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConfigureNetworkRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        let guest = self.greeted()?.clone();
+        guest.ready_pod().await.map_err(refused)?;
+        let configured = tokio::task::spawn_blocking(move || {
+            let pod = guest.pod.get().ok_or(PodError::Stopping)?;
+            guest.board.timed("network", || guest.network.configure(&request, pod.contract()))?;
+            Ok(())
+        });
+        match configured.await {
+            Ok(outcome) => outcome.map(|()| api::Empty::new()).map_err(refused),
+            Err(error) => Err(Code::Internal.error(error.to_string())),
+        }
+    }
+
     async fn start_container(
         &self,
         _: &TtrpcContext,

@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Instant;
 
-use belljar_agent::container::{ContainerError, Exit, Stage};
+use belljar_agent::container::{ContainerError, Exit, GeneratedFile, Stage};
 use belljar_contract::{Tmpfs, User};
 use harness::{Case, cgroup_root, controllers, root};
 use rustix::process::Signal;
@@ -352,6 +352,50 @@ fn secrets_are_files_of_the_user_and_of_nobody_else() {
     running.kill_all().unwrap();
     assert_eq!(running.wait().unwrap(), Exit::Signal(libc::SIGKILL));
     running.cleanup().unwrap();
+}
+
+#[test]
+fn generated_files_cover_what_the_image_has() {
+    if !root() {
+        return;
+    }
+    let mut case = Case::new(&[
+        "stat:/etc/hosts",
+        "cat:/etc/hosts",
+        "cat:/etc/hostname",
+        "cat:/etc/resolv.conf",
+        "write:1:/etc/resolv.conf",
+    ]);
+    case.generated = ["hosts", "hostname", "resolv.conf"]
+        .map(|name| GeneratedFile {
+            path: std::path::Path::new("/etc").join(name),
+            content: format!("ours: {name}\n").into_bytes(),
+        })
+        .into();
+    case.layers = vec![|layer| {
+        fs::create_dir(layer.join("etc")).unwrap();
+        fs::write(layer.join("etc/hosts"), "of the image\n").unwrap();
+        // As in images of a whole system: the link's target is made by a service.
+        symlink("../run/systemd/resolve/stub-resolv.conf", layer.join("etc/resolv.conf")).unwrap();
+    }];
+    let done = case.run().unwrap();
+    let out = done.stdout;
+    let expected = format!(
+        "stat /etc/hosts: 100644 0:0 12\nours: hosts\nours: hostname\nours: resolv.conf\nwrite /etc/resolv.conf: {}\n",
+        libc::EROFS
+    );
+    assert_eq!(out, expected, "{}", done.stderr);
+    // A link to somewhere that the kernel fills is none of these: it is refused.
+    case.layers = vec![|layer| {
+        fs::create_dir(layer.join("etc")).unwrap();
+        symlink("/dev/null", layer.join("etc/hosts")).unwrap();
+    }];
+    match case.start() {
+        Err(ContainerError::MountPoint { path, found, .. }) => {
+            assert_eq!((path.as_str(), found), ("/etc/hosts", "a device, socket or pipe"));
+        }
+        other => panic!("{:?}", other.map(|_| ())),
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub mod softport;
 pub mod status;
 
 pub use canary::canary;
+/// The library of the messages, for who reads them from bytes.
+pub use protobuf;
 
 /// Version of the calls, said by both sides in `Hello`. A different version is refused.
 pub const PROTOCOL: u32 = 2;

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlink};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlink, unlinkat};
 use rustix::io::Errno;
 
 use super::error::{ContainerError, During, Stage};
@@ -75,6 +75,25 @@ impl Inside {
         }
         self.not_in_kernel_places(path, &found)?;
         Ok(found)
+    }
+
+    /// As [`Inside::file`], for a file that programs look for under this very name: where a symbolic link leads nowhere (to what another
+    /// program would make at the start of a whole system), the file takes its place.
+    pub fn well_known_file(&self, path: &Path) -> Result<OwnedFd, ContainerError> {
+        let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::empty());
+        let nowhere = |found: &OwnedFd| {
+            fstat(found).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+                && matches!(
+                    self.open(path, OFlags::PATH, ResolveFlags::empty()),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+                )
+        };
+        if link.is_ok_and(|found| nowhere(&found)) {
+            let parent = self.own_place(path.parent().unwrap_or(Path::new("/")))?;
+            let name = path.file_name().unwrap_or_default();
+            unlinkat(&parent, name, AtFlags::empty()).during(Stage::Mount, path.display())?;
+        }
+        self.file(path)
     }
 
     /// Text of a regular file of the image; empty when there is none.

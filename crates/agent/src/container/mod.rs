@@ -11,6 +11,7 @@
 mod cgroup;
 mod child;
 mod error;
+mod generated;
 mod inside;
 mod plan;
 mod rootfs;
@@ -46,8 +47,19 @@ pub struct Bundle {
     pub scratch_bytes: u64,
     /// Secrets that appear as files.
     pub secrets: Vec<SecretFile>,
+    /// Files of the agent's making that appear in it, read-only.
+    pub generated: Vec<GeneratedFile>,
     /// Mount point of the cgroup v2 hierarchy, normally `/sys/fs/cgroup`.
     pub cgroup_root: PathBuf,
+}
+
+/// A file of the agent's making, for everybody in the container to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedFile {
+    /// Absolute, normalised path in the container.
+    pub path: PathBuf,
+    /// Content.
+    pub content: Vec<u8>,
 }
 
 /// A secret and where it appears. Its content is not printable.
@@ -103,7 +115,7 @@ pub enum Exit {
 /// [`ContainerError`].
 pub fn spawn(bundle: Bundle, stdio: Stdio) -> Result<Running, ContainerError> {
     let prepared = prepare(&bundle.name, &bundle.spec, &bundle.cgroup_root)?;
-    prepared.start(bundle.layers, bundle.scratch_bytes, bundle.secrets, stdio)
+    prepared.start(bundle.layers, bundle.scratch_bytes, bundle.secrets, bundle.generated, stdio)
 }
 
 /// The first part of [`spawn`], which needs neither layers nor secrets and so can be done while these are on their way: reads the
@@ -137,12 +149,13 @@ impl Prepared {
         layers: Vec<PathBuf>,
         scratch_bytes: u64,
         secrets: Vec<SecretFile>,
+        generated: Vec<GeneratedFile>,
         stdio: Stdio,
     ) -> Result<Running, ContainerError> {
         let Self { plan, cgroup } = self;
         // The thread's file system root and namespaces end with it; the container's process keeps them.
         let started = std::thread::scope(|scope| {
-            let body = || start(&plan, layers, scratch_bytes, secrets, stdio, &cgroup);
+            let body = || start(&plan, layers, scratch_bytes, secrets, &generated, stdio, &cgroup);
             let thread = std::thread::Builder::new().name("container".to_owned()).spawn_scoped(scope, body);
             let failed = |error: io::Error| Err(error).during(Stage::Clone, cgroup.path.display());
             match thread.map(std::thread::ScopedJoinHandle::join) {
@@ -175,6 +188,7 @@ fn start(
     layers: Vec<PathBuf>,
     scratch_bytes: u64,
     secrets: Vec<SecretFile>,
+    generated: &[GeneratedFile],
     stdio: Stdio,
     cgroup: &Cgroup,
 ) -> Result<Started, ContainerError> {
@@ -186,7 +200,7 @@ fn start(
         return Err(plan::malformed("layers", "at least one", &"none"));
     }
     let directory = cgroup.open()?;
-    let ready = rootfs::build(plan, &layers, scratch_bytes, secrets)?;
+    let ready = rootfs::build(plan, &layers, scratch_bytes, secrets, generated)?;
     let (master, stdio) = match (stdio, ready.terminal) {
         (Stdio::Streams { stdin, stdout, stderr }, _) => (None, [stdin, stdout, stderr]),
         (Stdio::Terminal, Some((master, peer))) => {

@@ -20,14 +20,14 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use belljar_contract::ResolvedUser;
 
-use super::SecretFile;
 use super::error::{ContainerError, During, Stage};
 use super::inside::{Inside, is_there};
 use super::plan::{Plan, PlannedMount};
+use super::{GeneratedFile, SecretFile, generated};
 
 /// Where the thread works. In its own mount namespace it covers the agent's `/dev`, which no container gets to see.
-const BASE: &str = "/dev";
-const NOTHING: MountAttrFlags =
+pub(super) const BASE: &str = "/dev";
+pub(super) const NOTHING: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// What is left to do in the child, and what only its root file system knows.
@@ -44,6 +44,7 @@ pub(super) fn build(
     layers: &[PathBuf],
     scratch_bytes: u64,
     secrets: Vec<SecretFile>,
+    generated: &[GeneratedFile],
 ) -> Result<Ready, ContainerError> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     // SAFETY: none of these flags unshares the file descriptor table, which is what makes `unshare` unsafe.
@@ -61,6 +62,7 @@ pub(super) fn build(
     devices(&inside)?;
     inside.own_place_or_existing(&plan.cwd)?;
     let user = plan.user.resolve(&inside.read(Path::new("/etc/passwd"))?, &inside.read(Path::new("/etc/group"))?)?;
+    generated::place(&inside, generated)?;
     place_secrets(&inside, secrets, &user)?;
     let terminal = if plan.terminal { Some(terminal(&inside, &user)?) } else { None };
     if plan.read_only_root {
@@ -239,7 +241,7 @@ fn enter(root: &OwnedFd) -> Result<(), ContainerError> {
 }
 
 /// A new file system instance, attached nowhere.
-fn make(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> Result<OwnedFd, ContainerError> {
+pub(super) fn make(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> Result<OwnedFd, ContainerError> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).during(Stage::Mount, kind)?;
     fsconfig_set_string(&context, "source", kind).during(Stage::Mount, kind)?;
     for (key, value) in options {
@@ -253,12 +255,12 @@ fn make(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> Result<O
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).during(Stage::Mount, kind)
 }
 
-fn attach(mount: &OwnedFd, directory: impl AsFd, at: &str) -> Result<(), ContainerError> {
+pub(super) fn attach(mount: &OwnedFd, directory: impl AsFd, at: &str) -> Result<(), ContainerError> {
     move_mount(mount, "", directory, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).during(Stage::Mount, at)
 }
 
 /// Adds attributes to one mount (mount_setattr(2)).
-fn set_attributes(mount: &OwnedFd, flags: MountAttrFlags) -> std::io::Result<()> {
+pub(super) fn set_attributes(mount: &OwnedFd, flags: MountAttrFlags) -> std::io::Result<()> {
     let attributes = libc::mount_attr { attr_set: u64::from(flags.bits()), attr_clr: 0, propagation: 0, userns_fd: 0 };
     let empty: &CStr = c"";
     // SAFETY: the path is a C string, and `attributes` is a `struct mount_attr` of the size that is given.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use belljar_agent::container::{Bundle, ContainerError, Exit, Running, SecretFile, Stdio, spawn};
+use belljar_agent::container::{Bundle, ContainerError, Exit, GeneratedFile, Running, SecretFile, Stdio, spawn};
 use belljar_contract::{Container, Contract, oci_spec};
 use oci_spec::runtime::{PosixRlimitBuilder, Spec};
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ pub struct Case {
     pub name: String,
     pub container: Container,
     pub secrets: Vec<(&'static str, u32, &'static [u8])>,
+    pub generated: Vec<GeneratedFile>,
     /// Further layers above the one with the program; each is filled by its function.
     pub layers: Vec<fn(&Path)>,
     /// Numbers of layers that stand on top a second time; 0 is the one with the program.
@@ -50,6 +51,7 @@ impl Case {
             name,
             container,
             secrets: vec![],
+            generated: vec![],
             layers: vec![],
             again: vec![],
             change: |_| {},
@@ -102,6 +104,7 @@ impl Case {
             layers,
             scratch_bytes: self.container.scratch_bytes,
             secrets: secrets.collect(),
+            generated: self.generated.clone(),
             cgroup_root: cgroup_root(),
         };
         let (stdout, stdout_end) = std::io::pipe().unwrap();
