@@ -14,6 +14,7 @@ const TARGETS: &[Target] = &[
     ("broker-admin", belljar_broker::fuzz),
     ("contract", belljar_contract::parse::fuzz),
     ("contract-disk", belljar_contract::disk::fuzz),
+    ("contract-host-value", belljar_contract::host_value::fuzz),
     ("contract-initdata", belljar_contract::initdata::fuzz),
     ("evidence-cert-table", belljar_evidence::snp::CertTable::fuzz),
     ("evidence-certificate", belljar_evidence::snp::Certificate::fuzz),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use belljar_contract::{Container, Contract, Permission, oci_spec};
+use belljar_contract::{Container, Contract, HostValues, Permission, oci_spec};
 use belljar_guest_api::status::Code;
 use rustix::process::Signal;
 use tokio::sync::watch;
@@ -173,10 +173,9 @@ impl Pod {
     async fn spawn(&self, guest: &Arc<Guest>, name: &str, container: &Container) -> Result<Arc<Process>, PodError> {
         let failed = |why: &dyn std::fmt::Display| PodError::Start { name: name.to_owned(), why: why.to_string() };
         let settings = guest.network.settings(&self.contract)?;
-        let mut spec = oci_spec(name, container).map_err(|error| failed(&error))?;
-        if let Some(hostname) = settings.and_then(|settings| settings.hostname.clone()) {
-            spec.set_hostname(Some(hostname));
-        }
+        let host =
+            HostValues { env: BTreeMap::new(), hostname: settings.and_then(|settings| settings.hostname.clone()) };
+        let spec = oci_spec(&self.contract, name, &host).map_err(|error| failed(&error))?;
         let layers = self.layers.mount_points(&container.layers).ok_or_else(|| failed(&"a layer is not open"))?;
         let bundle = Bundle {
             name: name.to_owned(),

@@ -1,14 +1,18 @@
 //! Contract to TOML: one byte string per contract, so that equal contracts have equal digests.
 //!
-//! Rules: keys in the order of [`crate::model`]; a key that has its default value is left out; tables are `[broker]`,
-//! `[containers.NAME]` and `[containers.NAME.env]`, everything else is inline; names in byte order; modes in octal;
+//! Rules: keys in the order of [`crate::model`], but `debug` second; a key that has its default value is left out; tables are
+//! `[broker]`, `[pod]`, `[pod.host_aliases]`, `[pod.sysctls]`, `[operator]`, `[volumes.NAME]`, `[volumes.NAME.files]`,
+//! `[containers.NAME]`, `[containers.NAME.env]` and `[containers.NAME.env_from_host]`, in this order and only where something
+//! stands in them, everything else is inline; names in byte order, addresses in numeric order; modes in octal;
 //! basic strings that escape `"`, `\` and control characters; one `\n` at the end of each line; no comments.
+
+mod pod;
 
 use std::fmt::Write;
 
 use crate::model::{
     Container, Contract, DEFAULT_PIDS, DEFAULT_SCRATCH, DEFAULT_SECRET_MODE, DEFAULT_TMPFS_MODE, Permission, Resources,
-    Tmpfs, User,
+    Restart, Tmpfs, User,
 };
 
 impl Contract {
@@ -23,15 +27,20 @@ impl Contract {
             out.table("broker");
             out.line("spki_sha256", &string(&broker.spki_sha256));
         }
+        pod::settings(&self.pod, &mut out);
+        if let Some(operator) = &self.operator {
+            pod::operator(operator, &mut out);
+        }
+        for (name, volume) in &self.volumes {
+            pod::volume(&key(name), volume, &mut out);
+        }
         for (name, container) in &self.containers {
-            out.table(&format!("containers.{}", key(name)));
+            let table = format!("containers.{}", key(name));
+            out.table(&table);
             container.write(name, &mut out);
-            if !container.env.is_empty() {
-                out.table(&format!("containers.{}.env", key(name)));
-                for (name, value) in &container.env {
-                    out.line(&key(name), &string(value));
-                }
-            }
+            out.entries(&format!("{table}.env"), container.env.iter().map(|(name, value)| (key(name), string(value))));
+            let from_host = container.env_from_host.iter().map(|(name, kind)| (key(name), string(&kind.to_string())));
+            out.entries(&format!("{table}.env_from_host"), from_host);
         }
         out.0
     }
@@ -89,11 +98,8 @@ impl Container {
                 }),
             );
         }
-        for (name, permission) in [("logs", self.logs), ("stdin", self.stdin)] {
-            if permission == Permission::Allow {
-                out.line(name, "\"allow\"");
-            }
-        }
+        out.permission("logs", self.logs);
+        out.permission("stdin", self.stdin);
         if !self.exec.is_empty() {
             out.array("exec", self.exec.iter().map(|args| strings(args)));
         }
@@ -105,6 +111,20 @@ impl Container {
         }
         if self.terminal {
             out.line("terminal", "true");
+        }
+        if self.init != 0 {
+            out.line("init", &self.init.to_string());
+        }
+        match self.restart {
+            Restart::Never => {}
+            Restart::OnFailure => out.line("restart", "\"on-failure\""),
+            Restart::Always => out.line("restart", "\"always\""),
+        }
+        if self.service_links {
+            out.line("service_links", "true");
+        }
+        if !self.mounts.is_empty() {
+            out.array("mounts", self.mounts.iter().map(pod::mount));
         }
     }
 }
@@ -186,6 +206,22 @@ impl Lines {
     fn line(&mut self, key: &str, value: &str) {
         for part in [key, " = ", value, "\n"] {
             self.0.push_str(part);
+        }
+    }
+
+    fn permission(&mut self, key: &str, permission: Permission) {
+        if permission.allowed() {
+            self.line(key, "\"allow\"");
+        }
+    }
+
+    /// A table with these keys and values, left out when there are none.
+    fn entries(&mut self, name: &str, entries: impl ExactSizeIterator<Item = (String, String)>) {
+        if entries.len() > 0 {
+            self.table(name);
+            for (key, value) in entries {
+                self.line(&key, &value);
+            }
         }
     }
 

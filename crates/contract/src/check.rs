@@ -1,12 +1,19 @@
 //! Bounds of every field and the rules between fields.
 
-use std::collections::BTreeSet;
+mod env;
+mod mounts;
+mod pod;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{ContractError, cut};
+use crate::host_value::is_dns_label;
 use crate::model::{
-    CAPABILITIES, Container, Contract, Layer, MAX_ARGS, MAX_BYTES, MAX_CONTAINERS, MAX_DATA_BLOCKS, MAX_ENV, MAX_ID,
-    MAX_LAYERS, MAX_LIST, MAX_PATH, MAX_TEXT, Secret, Tmpfs, User, VERSION,
+    CAPABILITIES, Container, Contract, Layer, MAX_ARGS, MAX_BYTES, MAX_CONTAINERS, MAX_DATA_BLOCKS, MAX_ID, MAX_LAYERS,
+    MAX_LIST, MAX_PATH, MAX_TEXT, MAX_VOLUMES, Restart, User, VERSION,
 };
+
+pub use env::not_delegable;
 
 /// Places that the kernel fills; nothing else may be put there.
 const KERNEL_PLACES: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -23,11 +30,22 @@ impl Contract {
         if let Some(broker) = &self.broker {
             hex("broker.spki_sha256", &broker.spki_sha256, 64, 64, "64 lowercase hex digits")?;
         }
+        self.pod.check()?;
+        if let Some(operator) = &self.operator {
+            hex("operator.spki_sha256", &operator.spki_sha256, 64, 64, "64 lowercase hex digits")?;
+        }
+        count("volumes", self.volumes.len(), 0, MAX_VOLUMES)?;
+        for (name, volume) in &self.volumes {
+            let key = format!("volumes.{name}");
+            label(&key, name)?;
+            volume.check(&key)?;
+        }
         count("containers", self.containers.len(), 1, MAX_CONTAINERS)?;
         for (name, container) in &self.containers {
             let key = format!("containers.{name}");
             label(&key, name)?;
             container.check(&key)?;
+            self.check_volumes_of(&key, container)?;
             if self.broker.is_none() {
                 if !container.secrets.is_empty() {
                     return Err(ContractError::NoBroker { key: format!("{key}.secrets") });
@@ -36,6 +54,25 @@ impl Contract {
                     return Err(ContractError::NoBroker { key: format!("{key}.secret_api") });
                 }
             }
+        }
+        self.check_order()
+    }
+
+    /// Init containers have the places 1, 2, … and each place is taken once; something comes after them.
+    fn check_order(&self) -> Result<(), ContractError> {
+        let mut places: BTreeMap<u32, &str> = BTreeMap::new();
+        let init = self.containers.iter().filter(|(_, container)| container.init != 0);
+        let last = u32::try_from(init.clone().count()).unwrap_or(u32::MAX);
+        for (name, container) in init {
+            let key = format!("containers.{name}.init");
+            range(&key, container.init.into(), 1, last.into())?;
+            if let Some(other) = places.insert(container.init, name) {
+                return Err(conflict(key, format!("containers.{other}.init"), "both have the same place"));
+            }
+        }
+        if places.len() == self.containers.len() {
+            let expected = "at least one container that is no init container";
+            return malformed("containers", expected, "init containers only");
         }
         Ok(())
     }
@@ -55,13 +92,7 @@ impl Container {
             layer.check(&format!("{key}.layers[{index}]"))?;
         }
         command(&at("args"), &self.args)?;
-        count(&at("env"), self.env.len(), 0, MAX_ENV)?;
-        for (name, value) in &self.env {
-            if name.is_empty() || name.len() > 256 || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'=') {
-                return malformed(&at("env"), "names of 1 to 256 printable ASCII characters without '='", name);
-            }
-            check_text(&format!("{key}.env.{name}"), value, MAX_TEXT)?;
-        }
+        self.check_env(key)?;
         path(&at("cwd"), &self.cwd)?;
         self.user.check(&at("user"))?;
         count(&at("capabilities"), self.capabilities.len(), 0, CAPABILITIES.len())?;
@@ -88,47 +119,11 @@ impl Container {
         for (index, args) in self.exec.iter().enumerate() {
             command(&format!("{key}.exec[{index}]"), args)?;
         }
+        if self.init != 0 && self.restart == Restart::Always {
+            let why = "an init container must end with 0, so it cannot be started again whenever it ends";
+            return Err(conflict(at("restart"), at("init"), why));
+        }
         label(&at("hostname"), &self.hostname)
-    }
-
-    fn check_mounts(&self, key: &str) -> Result<(), ContractError> {
-        count(&format!("{key}.tmpfs"), self.tmpfs.len(), 0, MAX_LIST)?;
-        for (index, tmpfs) in self.tmpfs.iter().enumerate() {
-            let at = format!("{key}.tmpfs[{index}].path");
-            tmpfs.check(&format!("{key}.tmpfs[{index}]"))?;
-            for (other_index, other) in self.tmpfs.iter().enumerate().take(index) {
-                let other_at = format!("{key}.tmpfs[{other_index}].path");
-                if tmpfs.path == other.path {
-                    return Err(conflict(at, other_at, "both are mounted at the same path"));
-                }
-                if within(&other.path, &tmpfs.path) {
-                    return Err(conflict(at, other_at, "it would hide the mount that comes before it"));
-                }
-            }
-        }
-        count(&format!("{key}.secrets"), self.secrets.len(), 0, MAX_LIST)?;
-        for (index, secret) in self.secrets.iter().enumerate() {
-            let at = format!("{key}.secrets[{index}].path");
-            secret.check(&format!("{key}.secrets[{index}]"))?;
-            for (other_index, other) in self.secrets.iter().enumerate().take(index) {
-                if secret.name == other.name {
-                    let at = format!("{key}.secrets[{index}].name");
-                    return Err(conflict(at, format!("{key}.secrets[{other_index}].name"), "the names are equal"));
-                }
-                if within(&secret.path, &other.path) || within(&other.path, &secret.path) {
-                    let why = "both use the same path, or one lies below the other";
-                    return Err(conflict(at, format!("{key}.secrets[{other_index}].path"), why));
-                }
-            }
-            // A tmpfs *above* a secret is usual (/run and /run/secrets/key): secrets are mounted after it.
-            for (other_index, other) in self.tmpfs.iter().enumerate() {
-                if within(&other.path, &secret.path) {
-                    let other_at = format!("{key}.tmpfs[{other_index}].path");
-                    return Err(conflict(other_at, at, "the tmpfs would shadow the secret"));
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -159,30 +154,6 @@ impl User {
     }
 }
 
-impl Tmpfs {
-    fn check(&self, key: &str) -> Result<(), ContractError> {
-        own_place(&format!("{key}.path"), &self.path)?;
-        range(&format!("{key}.size_bytes"), self.size_bytes, 4096, MAX_BYTES)?;
-        range(&format!("{key}.mode"), u64::from(self.mode), 0, 0o1777)
-    }
-}
-
-impl Secret {
-    fn check(&self, key: &str) -> Result<(), ContractError> {
-        if !segment(&self.name, 63) {
-            let expected = "1 to 63 letters, digits, '.', '_' or '-', not beginning with '.'";
-            return malformed(&format!("{key}.name"), expected, &self.name);
-        }
-        let resource = self.resource.strip_prefix("kbs:///").unwrap_or_default();
-        let segments: Vec<&str> = resource.split('/').collect();
-        if segments.len() != 3 || !segments.iter().all(|part| segment(part, 128)) {
-            return malformed(&format!("{key}.resource"), "kbs:///repository/type/tag", &self.resource);
-        }
-        own_place(&format!("{key}.path"), &self.path)?;
-        range(&format!("{key}.mode"), u64::from(self.mode), 0, 0o777)
-    }
-}
-
 /// Whether `path` is `above` or lies below it. Both are normalised.
 fn within(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || above == "/")
@@ -210,13 +181,23 @@ fn path(key: &str, text: &str) -> Result<(), ContractError> {
     Ok(())
 }
 
+/// A path below the root of a volume. `..` at the start of a name is left to the guest's own bookkeeping, as in Kubernetes.
+fn relative(key: &str, text: &str) -> Result<(), ContractError> {
+    let normal =
+        text.split('/').all(|part| !part.is_empty() && part != "." && !part.starts_with("..") && part.len() <= 255);
+    if !normal || text.len() > MAX_PATH || text.chars().any(char::is_control) {
+        let expected =
+            "a relative path without '.', names that begin with '..', '//', '/' at an end or control characters";
+        return malformed(key, expected, text);
+    }
+    Ok(())
+}
+
 fn label(key: &str, text: &str) -> Result<(), ContractError> {
-    let bytes = text.as_bytes();
-    let good = (1..=63).contains(&bytes.len())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-        && bytes.first() != Some(&b'-')
-        && bytes.last() != Some(&b'-');
-    if good { Ok(()) } else { malformed(key, "a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end", text) }
+    if is_dns_label(text) {
+        return Ok(());
+    }
+    malformed(key, "a DNS label: 1 to 63 of a-z, 0-9 and '-', not at either end", text)
 }
 
 fn segment(text: &str, longest: usize) -> bool {

@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use crate::host_value::HostValueError;
+
 /// Why a contract is refused. Keys are full paths, such as `containers.scorer.secrets[0].path`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -85,6 +87,50 @@ pub enum ContractError {
     NoBroker {
         /// The key that needs a broker.
         key: String,
+    },
+    /// A variable that changes what a program loads or trusts, left to the host.
+    #[error("`{key}` cannot be left to the host, because {why}: give its value in `env`")]
+    NotDelegable {
+        /// Full path of the key.
+        key: String,
+        /// The reason.
+        why: &'static str,
+    },
+    /// A container that the contract does not have.
+    #[error("the contract has no container {name:?}: it allows {known}")]
+    NoContainer {
+        /// Name that was asked for.
+        name: String,
+        /// Names that the contract has.
+        known: String,
+    },
+    /// The host did not give a value that the contract leaves to it.
+    #[error("the host gave no value for {name} of container {container}, expected {expected}")]
+    HostValueMissing {
+        /// The container.
+        container: String,
+        /// The environment variable, or `the host name`.
+        name: String,
+        /// What the contract wants, in words.
+        expected: String,
+    },
+    /// The host gave a value that the contract does not leave to it.
+    #[error("the host gave a value for {name} of container {container}, which the contract does not leave to the host")]
+    HostValueUnknown {
+        /// The container.
+        container: String,
+        /// The environment variable, or `the host name`.
+        name: String,
+    },
+    /// The host gave a value of another type than the contract wants.
+    #[error("the host's value for {name} of container {container} is refused: {reason}")]
+    HostValue {
+        /// The container.
+        container: String,
+        /// The environment variable, or `the host name`.
+        name: String,
+        /// What was expected and found.
+        reason: HostValueError,
     },
     /// Neither the image nor the caller says what to run.
     #[error("image {image:?} has no entrypoint and no command: say what to run after `--`")]

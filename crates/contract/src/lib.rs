@@ -16,6 +16,8 @@
 //! | [`user`] | user and group names, resolved in the verified root file system |
 //! | [`initdata`] | the initdata document and its digest |
 //! | [`disk`] | its way into the guest: block device and pod annotation |
+//! | [`host_value`] | the types of values that the host gives |
+//! | [`needs`] | what the pod needs of a machine |
 //! | [`spec`] | the OCI runtime specification of a container, from the contract alone |
 #![forbid(unsafe_code)]
 
@@ -24,8 +26,10 @@ pub mod canonical;
 pub mod check;
 pub mod disk;
 mod error;
+pub mod host_value;
 pub mod initdata;
 pub mod model;
+pub mod needs;
 pub mod parse;
 pub mod spec;
 pub mod user;
@@ -34,10 +38,12 @@ pub mod words;
 pub use build::{ImageFacts, RunOptions};
 pub use disk::{decode_disk, encode_disk, from_annotation, to_annotation};
 pub use error::{ContractError, InitdataError};
+pub use host_value::{HostValueError, check_service_link, service_link_type};
 pub use initdata::{Algorithm, Digest, Initdata, MAX_INITDATA, digest};
 pub use model::{
     BrokerPin, Container, Contract, Dns, HostFile, HostType, Layer, MeasuredFile, Network, Operator, Permission,
     PodSettings, Resolver, Resources, Restart, Secret, Tmpfs, User, Volume, VolumeMount,
 };
-pub use spec::oci_spec;
+pub use needs::Needs;
+pub use spec::{HostValues, oci_spec};
 pub use user::ResolvedUser;

@@ -127,14 +127,14 @@ pub struct BrokerPin {
 pub struct PodSettings {
     /// Network of the pod. Default: none.
     pub network: Network,
-    /// Whether the host gives the pod's host name, a DNS label ([`HostType::DnsLabel`]); it then replaces [`Container::hostname`]. For pods
-    /// that a controller names. Default: false.
+    /// Whether the host gives the pod's host name, a DNS label ([`HostType::DnsLabel`]); it then replaces [`Container::hostname`], and the
+    /// variable `HOSTNAME` follows where `env` does not fix it. For pods that a controller names. Default: false.
     pub hostname_from_host: bool,
     /// Name resolution (`/etc/resolv.conf`). Default: none.
     pub dns: Dns,
     /// More lines of `/etc/hosts`: names by address.
     pub host_aliases: BTreeMap<IpAddr, Vec<String>>,
-    /// TCP ports on the guest's loopback that the host may connect to for `kubectl port-forward`.
+    /// TCP ports on the guest's loopback that the host may connect to for `kubectl port-forward`; none of [`RESERVED_PORTS`].
     pub ports: Vec<u16>,
     /// Sysctls of the guest, by name with dots; only the names of [`SYSCTLS`].
     pub sysctls: BTreeMap<String, String>,
@@ -173,14 +173,19 @@ pub enum Dns {
     Fixed(Resolver),
 }
 
+/// Most name servers (the C library's `MAXNS`).
+pub const MAX_NAMESERVERS: usize = 3;
+/// Most search domains, or resolver options.
+pub const MAX_RESOLVER_LIST: usize = 32;
+
 /// A fixed `/etc/resolv.conf`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Resolver {
-    /// Addresses of name servers, at most 3.
+    /// Addresses of name servers, 1 to [`MAX_NAMESERVERS`].
     pub nameservers: Vec<IpAddr>,
-    /// Search domains, at most 32.
+    /// Search domains, at most [`MAX_RESOLVER_LIST`]: DNS names, which may have underscores and a dot at the end, or `.` alone.
     pub searches: Vec<String>,
-    /// Options, such as `ndots:5`.
+    /// Options, such as `ndots:5`, at most [`MAX_RESOLVER_LIST`].
     pub options: Vec<String>,
 }
 
@@ -230,7 +235,8 @@ pub struct MeasuredFile {
 /// A file that the host gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostFile {
-    /// What its content must look like.
+    /// What its content must look like; `type` in TOML and JSON.
+    #[serde(rename = "type")]
     pub kind: HostType,
     /// Mode. Default: 0644.
     pub mode: u32,
@@ -239,8 +245,9 @@ pub struct HostFile {
 }
 
 /// What a value that comes from the host must look like. The host chooses the value; the type bounds what it can do with it.
+/// In TOML and JSON it is its [`Display`](std::fmt::Display) text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String")]
 pub enum HostType {
     /// An IPv4 or IPv6 address.
     Ip,
@@ -248,8 +255,10 @@ pub enum HostType {
     IpList,
     /// A port, 1 to 65535.
     Port,
-    /// `tcp://IP:PORT`, `udp://IP:PORT` or `sctp://IP:PORT`.
+    /// `tcp://IP:PORT`, `udp://IP:PORT` or `sctp://IP:PORT`; an IPv6 address stands in brackets.
     Endpoint,
+    /// `tcp`, `udp` or `sctp`.
+    Protocol,
     /// A DNS name.
     DnsName,
     /// A DNS label.
@@ -272,8 +281,13 @@ pub enum HostType {
 pub const MAX_HOST_VALUE: usize = 1 << 20;
 /// Most volumes of a pod, mounts of a container, values from the host, host aliases, or ports.
 pub const MAX_VOLUMES: usize = 64;
-/// Most files of one volume.
+/// Most files of one volume that the contract names.
 pub const MAX_FILES: usize = 256;
+/// Most bytes of all files of one volume that the host brings; the guest's bound of one `PutVolume` call.
+pub const MAX_VOLUME_BYTES: u64 = 3 << 20;
+/// Ports that [`PodSettings::ports`] cannot list: the interface for secrets on the guest's loopback, which would give them to the
+/// host, and the port where the host's side offers the guest's attested service.
+pub const RESERVED_PORTS: [u16; 2] = [8006, 8007];
 /// Default mode of a volume's file.
 pub const DEFAULT_FILE_MODE: u32 = 0o644;
 
@@ -351,7 +365,8 @@ pub struct Container {
     pub init: u32,
     /// Whether it may be started again. Default: never.
     pub restart: Restart,
-    /// Environment variables whose values the host gives, by name with their type. None of them is in `env`.
+    /// Environment variables whose values the host gives, by name with their type. None of them is in `env`, and none of them is one
+    /// that changes what a program loads or runs ([`crate::check`] lists these).
     pub env_from_host: BTreeMap<String, HostType>,
     /// Whether the host may add the environment variables that Kubernetes makes for each Service (`X_SERVICE_HOST`, `X_SERVICE_PORT`, `X_PORT`,
     /// `X_PORT_80_TCP` and the like), each with the type that its name implies. Default: false.

@@ -1,12 +1,16 @@
 //! TOML to contract. Every table is emptied key by key; what is left over is an unknown key and refused by name.
 
-use toml::{Table, Value};
+mod keys;
+mod pod;
 
+use toml::Table;
+
+use self::keys::{At, Keys};
 use crate::error::{ContractError, one_line};
 use crate::initdata::MAX_INITDATA;
 use crate::model::{
     BrokerPin, Container, Contract, DEFAULT_PIDS, DEFAULT_SCRATCH, DEFAULT_SECRET_MODE, DEFAULT_TMPFS_MODE, Layer,
-    Permission, Resources, Secret, Tmpfs, User, VERSION,
+    Resources, Secret, Tmpfs, User, VERSION,
 };
 
 impl Contract {
@@ -44,26 +48,14 @@ fn contract(mut keys: Keys) -> Result<Contract, ContractError> {
         return Err(ContractError::Version { found: version, supported: VERSION });
     }
     let broker = keys.take("broker").map(|at| broker(at.keys()?)).transpose()?;
-    let mut containers = keys.need("containers")?.keys()?;
-    let debug = keys.take("debug").map(At::boolean).transpose()?.unwrap_or(false);
+    let pod = keys.take("pod").map(|at| pod::settings(at.keys()?)).transpose()?.unwrap_or_default();
+    let operator = keys.take("operator").map(|at| pod::operator(at.keys()?)).transpose()?;
+    let volumes = keys.take("volumes").map(|at| at.keys()?.map(|_, at| pod::volume(at.keys()?))).transpose()?;
+    let containers = keys.need("containers")?.keys()?;
+    let debug = keys.flag("debug")?;
     keys.end()?;
-    let names: Vec<String> = containers.table.keys().cloned().collect();
-    let containers = names
-        .into_iter()
-        .map(|name| {
-            let at = containers.need(&name)?;
-            Ok((name.clone(), container(&name, at.keys()?)?))
-        })
-        .collect::<Result<_, ContractError>>()?;
-    Ok(Contract {
-        version: VERSION,
-        broker,
-        pod: crate::model::PodSettings::default(),
-        operator: None,
-        volumes: std::collections::BTreeMap::new(),
-        containers,
-        debug,
-    })
+    let containers = containers.map(|name, at| container(name, at.keys()?))?;
+    Ok(Contract { version: VERSION, broker, pod, operator, volumes: volumes.unwrap_or_default(), containers, debug })
 }
 
 fn broker(mut keys: Keys) -> Result<BrokerPin, ContractError> {
@@ -78,7 +70,7 @@ fn container(name: &str, mut keys: Keys) -> Result<Container, ContractError> {
         image_digest: keys.need("image_digest")?.string()?,
         layers: keys.need("layers")?.list(|at| layer(at.keys()?))?,
         args: keys.need("args")?.list(At::string)?,
-        env: keys.take("env").map(env).transpose()?.unwrap_or_default(),
+        env: keys.take("env").map(|at| at.keys()?.map(|_, at| at.string())).transpose()?.unwrap_or_default(),
         cwd: keys.take("cwd").map(At::string).transpose()?.unwrap_or_else(|| "/".to_owned()),
         user: keys.take("user").map(|at| user(at.keys()?)).transpose()?.unwrap_or_default(),
         capabilities: keys.strings("capabilities")?,
@@ -94,20 +86,18 @@ fn container(name: &str, mut keys: Keys) -> Result<Container, ContractError> {
         secret_api: keys.flag("secret_api")?,
         hostname: keys.take("hostname").map(At::string).transpose()?.unwrap_or_else(|| name.to_owned()),
         terminal: keys.flag("terminal")?,
-        init: 0,
-        restart: crate::model::Restart::Never,
-        env_from_host: std::collections::BTreeMap::new(),
-        service_links: false,
-        mounts: Vec::new(),
+        init: keys.take("init").map(At::small).transpose()?.unwrap_or(0),
+        restart: keys.take("restart").map(pod::restart).transpose()?.unwrap_or_default(),
+        env_from_host: keys
+            .take("env_from_host")
+            .map(|at| at.keys()?.map(|_, at| pod::host_type(at)))
+            .transpose()?
+            .unwrap_or_default(),
+        service_links: keys.flag("service_links")?,
+        mounts: keys.take("mounts").map(|at| at.list(|at| pod::mount(at.keys()?))).transpose()?.unwrap_or_default(),
     };
     keys.end()?;
     Ok(container)
-}
-
-fn env(at: At) -> Result<std::collections::BTreeMap<String, String>, ContractError> {
-    let mut keys = at.keys()?;
-    let names: Vec<String> = keys.table.keys().cloned().collect();
-    names.into_iter().map(|name| Ok((name.clone(), keys.need(&name)?.string()?))).collect()
 }
 
 fn layer(mut keys: Keys) -> Result<Layer, ContractError> {
@@ -161,122 +151,4 @@ fn secret(mut keys: Keys) -> Result<Secret, ContractError> {
     };
     keys.end()?;
     Ok(secret)
-}
-
-/// A table that is emptied key by key, and where it stands.
-struct Keys {
-    path: String,
-    table: Table,
-}
-
-impl Keys {
-    fn at(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
-
-    fn take(&mut self, key: &str) -> Option<At> {
-        self.table.remove(key).map(|value| At { path: self.at(key), value })
-    }
-
-    fn need(&mut self, key: &str) -> Result<At, ContractError> {
-        self.take(key).ok_or_else(|| ContractError::MissingKey { key: self.at(key) })
-    }
-
-    fn flag(&mut self, key: &str) -> Result<bool, ContractError> {
-        Ok(self.take(key).map(At::boolean).transpose()?.unwrap_or(false))
-    }
-
-    fn strings(&mut self, key: &str) -> Result<Vec<String>, ContractError> {
-        Ok(self.take(key).map(|at| at.list(At::string)).transpose()?.unwrap_or_default())
-    }
-
-    fn end(self) -> Result<(), ContractError> {
-        match self.table.keys().next() {
-            None => Ok(()),
-            Some(key) => Err(ContractError::UnknownKey { key: crate::error::cut(&self.at(key)) }),
-        }
-    }
-}
-
-/// A value and where it stands.
-struct At {
-    path: String,
-    value: Value,
-}
-
-impl At {
-    fn wrong(path: String, expected: &'static str, value: &Value) -> ContractError {
-        ContractError::WrongType { key: path, expected, found: value.type_str() }
-    }
-
-    fn keys(self) -> Result<Keys, ContractError> {
-        match self.value {
-            Value::Table(table) => Ok(Keys { path: self.path, table }),
-            other => Err(Self::wrong(self.path, "table", &other)),
-        }
-    }
-
-    fn list<T>(self, each: impl Fn(At) -> Result<T, ContractError>) -> Result<Vec<T>, ContractError> {
-        match self.value {
-            Value::Array(values) => values
-                .into_iter()
-                .enumerate()
-                .map(|(index, value)| each(At { path: format!("{}[{index}]", self.path), value }))
-                .collect(),
-            other => Err(Self::wrong(self.path, "array", &other)),
-        }
-    }
-
-    fn string(self) -> Result<String, ContractError> {
-        match self.value {
-            Value::String(text) => Ok(text),
-            other => Err(Self::wrong(self.path, "string", &other)),
-        }
-    }
-
-    fn boolean(self) -> Result<bool, ContractError> {
-        match self.value {
-            Value::Boolean(value) => Ok(value),
-            other => Err(Self::wrong(self.path, "boolean", &other)),
-        }
-    }
-
-    fn integer(self) -> Result<i64, ContractError> {
-        match self.value {
-            Value::Integer(value) => Ok(value),
-            other => Err(Self::wrong(self.path, "integer", &other)),
-        }
-    }
-
-    fn unsigned(self) -> Result<u64, ContractError> {
-        self.within::<u64>(i128::from(i64::MAX))
-    }
-
-    fn small(self) -> Result<u32, ContractError> {
-        self.within::<u32>(i128::from(u32::MAX))
-    }
-
-    fn within<T: TryFrom<i64>>(self, maximum: i128) -> Result<T, ContractError> {
-        let key = self.path.clone();
-        let value = self.integer()?;
-        T::try_from(value).map_err(|_| ContractError::OutOfBounds {
-            key,
-            found: i128::from(value),
-            minimum: 0,
-            maximum,
-        })
-    }
-
-    fn permission(self) -> Result<Permission, ContractError> {
-        let key = self.path.clone();
-        match self.string()?.as_str() {
-            "allow" => Ok(Permission::Allow),
-            "deny" => Ok(Permission::Deny),
-            other => Err(ContractError::Malformed {
-                key,
-                expected: "\"allow\" or \"deny\"",
-                found: crate::error::cut(other),
-            }),
-        }
-    }
 }

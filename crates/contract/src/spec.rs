@@ -1,23 +1,26 @@
-//! The OCI runtime specification of a container, from the contract alone (OCI runtime-spec 1.2).
+//! The OCI runtime specification of a container, from the contract and from the values that it leaves to the host (OCI
+//! runtime-spec 1.2).
 //!
 //! The agent's container runtime refuses any field that it does not honour, so what is set here is what happens.
 //! Network namespace: shared with the VM, which is the pod's sandbox.
 
+mod host;
+mod mounts;
 mod seccomp;
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, PosixRlimitBuilder, PosixRlimitType,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use crate::error::ContractError;
-use crate::model::{Container, Tmpfs};
+use crate::error::{ContractError, cut};
+use crate::model::{Container, Contract};
 
 pub use seccomp::ALLOWED_SYSCALLS;
 
@@ -44,16 +47,43 @@ const CPU_PERIOD: u64 = 100_000;
 /// Open files of a process: soft and hard limit.
 const NOFILE: (u64, u64) = (1024, 65_536);
 
-/// Builds the specification of container `name`.
-///
-/// # Errors
-/// [`ContractError`] when the container is out of bounds; the contract it comes from is normally checked already.
-pub fn oci_spec(name: &str, container: &Container) -> Result<Spec, ContractError> {
-    container.check(&format!("containers.{name}"))?;
-    build(name, container).map_err(|error| ContractError::Spec { message: error.to_string() })
+/// Where the guest keeps the pod's volumes: a directory of the volume's name. It is the source of a volume's `bind` mount, followed
+/// by the mount's `sub_path`, which must be resolved without following symbolic links: containers write to scratch volumes.
+pub const VOLUMES: &str = "/run/belljar/volumes";
+
+/// What the host gives when a container starts: only what the contract leaves to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostValues {
+    /// Values of environment variables.
+    pub env: BTreeMap<String, String>,
+    /// The pod's host name.
+    pub hostname: Option<String>,
 }
 
-fn build(name: &str, container: &Container) -> Result<Spec, OciSpecError> {
+/// Builds the specification of container `name` from the contract and the host's values, each of which is checked: the contract
+/// must leave it to the host, it must be of the type that the contract says, and none may be missing, except those that
+/// Kubernetes makes for Services.
+///
+/// # Errors
+/// [`ContractError`]: no such container; a value of the host that is missing, unknown or of another type; or a contract out of
+/// bounds (it is normally checked already).
+pub fn oci_spec(contract: &Contract, name: &str, host: &HostValues) -> Result<Spec, ContractError> {
+    contract.check()?;
+    let Some(container) = contract.containers.get(name) else {
+        let known = contract.containers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return Err(ContractError::NoContainer { name: cut(name), known });
+    };
+    let (env, hostname) = host::apply(contract, name, container, host)?;
+    build(contract, name, container, &env, hostname).map_err(|error| ContractError::Spec { message: error.to_string() })
+}
+
+fn build(
+    contract: &Contract,
+    name: &str,
+    container: &Container,
+    env: &BTreeMap<&str, &str>,
+    hostname: &str,
+) -> Result<Spec, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Pid, Uts};
     let namespaces = [Pid, Mount, Ipc, Uts, Cgroup]
         .into_iter()
@@ -70,14 +100,14 @@ fn build(name: &str, container: &Container) -> Result<Spec, OciSpecError> {
     SpecBuilder::default()
         .version("1.2.0")
         .root(RootBuilder::default().path("rootfs").readonly(container.read_only_root).build()?)
-        .hostname(container.hostname.clone())
-        .mounts(mounts(&container.tmpfs)?)
-        .process(process(container)?)
+        .hostname(hostname)
+        .mounts(mounts::all(contract, container)?)
+        .process(process(container, env)?)
         .linux(linux)
         .build()
 }
 
-fn process(container: &Container) -> Result<Process, OciSpecError> {
+fn process(container: &Container, env: &BTreeMap<&str, &str>) -> Result<Process, OciSpecError> {
     let capabilities = container
         .capabilities
         .iter()
@@ -109,7 +139,7 @@ fn process(container: &Container) -> Result<Process, OciSpecError> {
         .terminal(container.terminal)
         .user(user.build()?)
         .args(container.args.clone())
-        .env(container.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
+        .env(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
         .cwd(PathBuf::from(&container.cwd))
         .capabilities(capabilities)
         .rlimits(rlimits)
@@ -134,34 +164,4 @@ fn resources(container: &Container) -> Result<LinuxResources, OciSpecError> {
     // The library's default allows no device; rights to devices come from the absence of their nodes and CAP_MKNOD.
     resources.set_devices(None);
     Ok(resources)
-}
-
-fn mounts(tmpfs: &[Tmpfs]) -> Result<Vec<Mount>, OciSpecError> {
-    let fixed: [(&str, &str, &str, &[&str]); 7] = [
-        ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        ("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=65536"]),
-        ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
-        ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        ("/sys/fs/cgroup", "cgroup2", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
-    ];
-    let mount = |destination: &str, kind: &str, source: &str, options: Vec<String>| {
-        MountBuilder::default()
-            .destination(Path::new(destination))
-            .typ(kind)
-            .source(Path::new(source))
-            .options(options)
-            .build()
-    };
-    let fixed = fixed.into_iter().map(|(destination, kind, source, options)| {
-        mount(destination, kind, source, options.iter().map(|option| (*option).to_owned()).collect())
-    });
-    let own = tmpfs.iter().map(|tmpfs| {
-        let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
-        options.push(format!("mode={:o}", tmpfs.mode));
-        options.push(format!("size={}", tmpfs.size_bytes));
-        mount(&tmpfs.path, "tmpfs", "tmpfs", options)
-    });
-    fixed.chain(own).collect()
 }

@@ -1,5 +1,6 @@
 //! Containers made of this test binary.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use belljar_agent::container::{Bundle, ContainerError, Exit, GeneratedFile, Running, SecretFile, Stdio, spawn};
-use belljar_contract::{Container, Contract, oci_spec};
+use belljar_contract::{Container, Contract, HostValues, oci_spec};
 use oci_spec::runtime::{PosixRlimitBuilder, Spec};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -85,7 +86,9 @@ impl Case {
             layers.push(layer);
         }
         layers.extend(self.again.iter().map(|number| layers[*number].clone()).collect::<Vec<_>>());
-        let mut spec = oci_spec(&self.name, &self.container).unwrap();
+        let mut contract = Contract::parse(include_str!("container.toml")).unwrap();
+        contract.containers = BTreeMap::from([(self.name.clone(), self.container.clone())]);
+        let mut spec = oci_spec(&contract, &self.name, &HostValues::default()).unwrap();
         if !self.limits {
             let mut linux = spec.linux().clone().unwrap();
             linux.set_resources(None);
