@@ -6,7 +6,9 @@ use std::sync::Arc;
 use belljar_guest_api::names;
 use belljar_guest_image::GuestImage;
 use belljar_softtee::Keys;
-use belljar_vmm::{Accel, Disk, DiskContent, GuestFiles, Machine, Options, Qemu, SecureProcessor, Tee, TeeKind, accel};
+use belljar_vmm::{
+    Accel, Disk, DiskContent, GuestFiles, Machine, Nic, Options, Qemu, SecureProcessor, Tee, TeeKind, accel,
+};
 
 use crate::softtee::SoftProcessor;
 
@@ -31,6 +33,8 @@ pub struct Blueprint<'a> {
     pub memory_mib: u64,
     /// Whether the guest speaks on its console. This is measured.
     pub debug: bool,
+    /// The network interface.
+    pub nic: Option<Nic>,
 }
 
 /// A layer that lies on this host's disk.
@@ -79,6 +83,7 @@ impl Blueprint<'_> {
             memory_mib: self.memory_mib,
             guest: GuestFiles { firmware, kernel, initrd, cmdline },
             disks,
+            nic: self.nic,
         })
     }
 }

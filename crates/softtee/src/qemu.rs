@@ -10,7 +10,8 @@
 //! 2. what the report carries: `-fw_cfg name=opt/org.belljar/host-data,string=HEX`, HOST_DATA;
 //! 3. what gives the guest a machine and channels, as memory does: it is untrusted input to a guest that expects it.
 //!
-//! Networks (`-netdev`, `-nic`) are refused: a pod VM of this version has none.
+//! Of networks only `-netdev tap` on an inherited descriptor is allowed, with a device that has no option ROM: QEMU's
+//! default for a network device is a file of code that firmware would run.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -46,18 +47,21 @@ const MACHINE_PROPERTIES: [&str; 18] = [
     "vmport",
 ];
 /// Devices that bring no code into the guest's address space.
-const DEVICES: [&str; 9] = [
+const DEVICES: [&str; 10] = [
     "pcie-root-port",
     "pvpanic-pci",
     "vhost-user-vsock-pci",
     "vhost-vsock-pci",
     "virtconsole",
     "virtio-blk-pci",
+    "virtio-net-pci",
     "virtio-rng-pci",
     "virtio-serial-pci",
     "virtserialport",
 ];
-/// Device properties that give the guest code, or change the order it boots in.
+/// The device that has an option ROM unless told otherwise.
+const NETWORK_DEVICE: &str = "virtio-net-pci";
+/// Device properties that give the guest code, or change the order it boots in; an empty `romfile` is no code.
 const DEVICE_PROPERTIES_REFUSED: [&str; 4] = ["bootindex", "romfile", "rombar", "romsize"];
 /// Objects that hold nothing the guest boots from.
 const OBJECTS: [&str; 5] = ["iothread", "memory-backend-memfd", "memory-backend-ram", "rng-builtin", "rng-random"];
@@ -169,6 +173,7 @@ const OPTIONS: &[(&str, Rule)] = &[
     ("-m", Rule::Check(memory)),
     ("-object", Rule::Check(|value| first(value, "qom-type", &OBJECTS).map(drop))),
     ("-device", Rule::Check(device)),
+    ("-netdev", Rule::Check(netdev)),
     ("-blockdev", Rule::Any),
     ("-drive", Rule::Check(drive)),
     // Channels.
@@ -343,8 +348,30 @@ fn memory(value: &str) -> Result<(), String> {
 }
 
 fn device(value: &str) -> Result<(), String> {
-    for (key, part) in first(value, "driver", &DEVICES)? {
-        if DEVICE_PROPERTIES_REFUSED.contains(&key.as_str()) {
+    let properties = first(value, "driver", &DEVICES)?;
+    let mut without_rom = false;
+    for (key, part) in &properties {
+        match key.as_str() {
+            "romfile" if part.is_empty() => without_rom = true,
+            key if DEVICE_PROPERTIES_REFUSED.contains(&key) => return Err(format!("{key}={part}")),
+            _ => {}
+        }
+    }
+    match without_rom || !properties.iter().any(|(key, part)| key == "driver" && part == NETWORK_DEVICE) {
+        true => Ok(()),
+        false => Err(NETWORK_DEVICE.to_owned()),
+    }
+}
+
+/// A tap device on a descriptor that QEMU inherits, and nothing else: other kinds open files, connections and programs.
+fn netdev(value: &str) -> Result<(), String> {
+    for (key, part) in first(value, "type", &["tap"])? {
+        let fits = match key.as_str() {
+            "type" | "id" => true,
+            "fd" => !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()),
+            _ => false,
+        };
+        if !fits {
             return Err(format!("{key}={part}"));
         }
     }
@@ -370,8 +397,8 @@ fn run_with(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The properties of a device or object, if its type is one of those allowed. QEMU takes JSON for these two (and for
-/// `-blockdev`), and for no other option of the table.
+/// The properties of a device or object, if its type is one of those allowed. QEMU takes JSON for these two, for `-netdev`
+/// and for `-blockdev`, and for no other option of the table.
 fn first(value: &str, key: &str, allowed: &[&str]) -> Result<Vec<(String, String)>, String> {
     let properties = if value.starts_with('{') { json(value)? } else { properties(value, key)? };
     let types = properties.iter().filter(|(name, _)| name == key).map(|(_, part)| part.as_str());
@@ -519,6 +546,14 @@ mod tests {
             &["-drive", "if=none,file=a,,b.img,format=raw,id=d0"],
             &["-run-with", "async-teardown=on"],
             &["-S"],
+            &[
+                "-netdev",
+                r#"{"type":"tap","id":"n0","fd":"9"}"#,
+                "-device",
+                r#"{"driver":"virtio-net-pci","netdev":"n0","mac":"02:00:00:00:00:01","romfile":"","addr":"1e"}"#,
+            ],
+            &["-netdev", "tap,id=n0,fd=9", "-device", "virtio-net-pci,netdev=n0,romfile="],
+            &["-device", "virtio-blk-pci,drive=d0,romfile="],
         ] {
             assert!(with(more).is_ok(), "{more:?}: {:?}", with(more));
         }
@@ -544,7 +579,6 @@ mod tests {
             "-cdrom",
             "-fda",
             "-boot",
-            "-netdev",
             "-L",
             "-plugin",
             "-semihosting",
@@ -575,6 +609,16 @@ mod tests {
             ("-device", r#"{"driver":"loader","file":"evil"}"#, "loader"),
             ("-device", "virtio-blk-pci,driver=loader", "virtio-blk-pci,driver=loader"),
             ("-device", "virtio-net-pci,netdev=n0", "virtio-net-pci"),
+            ("-device", r#"{"driver":"virtio-net-pci","netdev":"n0"}"#, "virtio-net-pci"),
+            ("-device", r#"{"driver":"virtio-net-pci","netdev":"n0","romfile":"evil"}"#, "romfile=evil"),
+            ("-device", "virtio-net-pci,netdev=n0,romfile=,romfile=evil", "romfile=evil"),
+            ("-device", r#"{"driver":"virtio-net-pci","netdev":"n0","romfile":"","rombar":1}"#, "rombar=1"),
+            ("-device", "e1000,netdev=n0,romfile=", "e1000"),
+            ("-netdev", "user,id=n0", "user"),
+            ("-netdev", r#"{"type":"user","id":"n0","tftp":"/evil"}"#, "user"),
+            ("-netdev", r#"{"type":"tap","id":"n0","script":"/evil"}"#, "script=/evil"),
+            ("-netdev", r#"{"type":"tap","id":"n0","fd":"/evil"}"#, "fd=/evil"),
+            ("-netdev", "tap,id=n0,fd=9,downscript=/evil", "downscript=/evil"),
             ("-device", "virtio-blk-pci,drive=d0,bootindex=0", "bootindex=0"),
             ("-device", r#"{"driver":"virtio-blk-pci","romfile":"evil"}"#, "romfile=evil"),
             ("-device", "{broken", "{broken"),

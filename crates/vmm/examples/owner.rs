@@ -19,6 +19,7 @@ async fn main() {
             cmdline: "console=hvc0 8250.nr_uarts=0 cryptomgr.notests quiet panic=-1".into(),
         },
         disks: Vec::new(),
+        nic: None,
     };
     let cache = std::env::temp_dir().join("belljar-vmm-test-cache");
     let vm = PodVm::start(&machine, Options::new(cache)).await.unwrap();

@@ -95,6 +95,7 @@ async fn boot(qemu: &Qemu, guest: &GuestFiles) -> std::io::Result<Kvm> {
             ..guest.clone()
         },
         disks: Vec::new(),
+        nic: None,
     };
     let (host_ends, guest_ends) = Channels::make(&machine)?;
     let arguments = crate::arguments(&machine, &guest_ends.fds());

@@ -11,14 +11,17 @@ use base64::engine::general_purpose::STANDARD;
 use belljar_guest_api::names;
 use serde_json::{Value, json};
 
-use crate::machine::{Accel, DiskContent, Machine, QuoteSocket, Tee};
+use crate::machine::{Accel, DiskContent, Machine, QuoteSocket, Tee, mac_text};
 
 /// Above this number of disks, notifications go without eventfds even under KVM: each one makes QEMU rebuild all of them
 /// at start (128 disks: 3.2 s with, 1.2 s without). Emulation is better off without: 2000 random reads of 4 KiB took
 /// 0.35, 0.30, 0.33 s with and 0.21, 0.28, 0.21 s without.
 const MOST_DISKS_WITH_EVENTFD: usize = 32;
-/// First free slot of the root bus: 0 is the host bridge, 1 the virtio-serial controller; 31 (1f) is the ICH9.
+/// First free slot of the root bus: 0 is the host bridge, 1 the virtio-serial controller; 30 (1e) is the network
+/// interface's, 31 (1f) the ICH9.
 const FIRST_DISK_SLOT: usize = 2;
+/// Slot of the network interface: behind all that disks can take.
+const NIC_SLOT: &str = "1e";
 const FUNCTIONS_PER_SLOT: usize = 8;
 /// Set of descriptors that holds the console's.
 const CONSOLE_SET: usize = 0;
@@ -40,6 +43,8 @@ pub struct Fds {
     pub probe: RawFd,
     /// Read-only memory files, one for each disk of [`DiskContent::Bytes`], in the order of the disks.
     pub memory_disks: Vec<RawFd>,
+    /// The network interface's tap device.
+    pub tap: Option<RawFd>,
 }
 
 /// QEMU's arguments, without the program's name.
@@ -51,6 +56,7 @@ pub fn arguments(machine: &Machine, fds: &Fds) -> Vec<OsString> {
     list.guest(machine);
     list.channels(fds);
     list.disks(machine, fds);
+    list.nic(machine, fds);
     list.0
 }
 
@@ -205,5 +211,19 @@ impl Arguments {
                 }),
             );
         }
+    }
+
+    fn nic(&mut self, machine: &Machine, fds: &Fds) {
+        let Some(nic) = &machine.nic else { return };
+        let tap = fds.tap.unwrap_or(-1).to_string();
+        self.json("-netdev", &json!({"type": "tap", "id": "net0", "fd": tap}));
+        // The default `romfile` is code that firmware would run.
+        self.json(
+            "-device",
+            &json!({
+                "driver": "virtio-net-pci", "netdev": "net0", "mac": mac_text(nic.mac), "romfile": "",
+                "addr": NIC_SLOT, "ioeventfd": machine.accel == Accel::Kvm,
+            }),
+        );
     }
 }

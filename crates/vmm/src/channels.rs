@@ -30,6 +30,7 @@ pub(crate) struct Host {
 pub(crate) struct Guest {
     ends: [OwnedFd; 5],
     memory_disks: Vec<OwnedFd>,
+    tap: Option<OwnedFd>,
 }
 
 /// Both ends of all channels.
@@ -52,7 +53,8 @@ impl Channels {
             DiskContent::Bytes(bytes) => Some(memory_file(&disk.serial, bytes)),
             DiskContent::File(_) => None,
         });
-        let guest = Guest { ends: [q, c, a, t, p], memory_disks: memory_disks.collect::<io::Result<_>>()? };
+        let tap = machine.nic.as_ref().map(|nic| nic.tap.try_clone()).transpose()?;
+        let guest = Guest { ends: [q, c, a, t, p], memory_disks: memory_disks.collect::<io::Result<_>>()?, tap };
         Ok((Host { qmp, console, agent, tee, probe }, guest))
     }
 }
@@ -62,12 +64,13 @@ impl Guest {
     pub fn fds(&self) -> Fds {
         let [qmp, console, agent, tee, probe] = self.ends.each_ref().map(|fd| fd.as_raw_fd());
         let memory_disks = self.memory_disks.iter().map(|fd| fd.as_raw_fd()).collect();
-        Fds { qmp, console, agent, tee, probe, memory_disks }
+        let tap = self.tap.as_ref().map(|fd| fd.as_raw_fd());
+        Fds { qmp, console, agent, tee, probe, memory_disks, tap }
     }
 
     /// All of them, to be inherited.
     pub fn into_fds(self) -> Vec<OwnedFd> {
-        self.ends.into_iter().chain(self.memory_disks).collect()
+        self.ends.into_iter().chain(self.memory_disks).chain(self.tap).collect()
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`tee_port`] | serves the software secure processor's port |
 //! | [`accel`] | does KVM really run a guest here |
 //! | [`tee`] | which TEEs this machine has, and the choice among them |
+//! | [`network`] | joins a pod's network namespace to the VM's interface |
 //! | [`run_dir`] | [`Pods`] and [`RunDir`]: what runs on this host, and the removal of what dead owners left |
 //! | [`control`] | what other processes may ask the owner of a pod |
 //! | [`probe`] | searches a pod VM's memory from the host |
@@ -27,6 +28,7 @@ pub mod arguments;
 pub mod console;
 pub mod control;
 pub mod machine;
+pub mod network;
 pub mod pod;
 pub mod probe;
 pub mod qemu;
@@ -38,7 +40,7 @@ pub mod tee_port;
 pub use arguments::{Fds, arguments};
 pub use console::LastLines;
 pub use files::process_start;
-pub use machine::{Accel, Disk, DiskContent, GuestFiles, Machine, MachineError, QuoteSocket, Tee, TeeKind};
+pub use machine::{Accel, Disk, DiskContent, GuestFiles, Machine, MachineError, Nic, QuoteSocket, Tee, TeeKind};
 pub use pod::{Options, PodVm, Timings, VmError};
 pub use qemu::{Qemu, QemuError};
 pub use run_dir::{Pod, Pods, ProcessId, RunDir, RunDirError};

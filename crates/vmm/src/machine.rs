@@ -1,5 +1,6 @@
 //! What a pod VM is made of, as a typed description. [`crate::arguments()`] turns it into QEMU's argument list.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +36,17 @@ pub struct Machine {
     pub guest: GuestFiles,
     /// Read-only disks in the order in which the guest sees them; the initdata disk first.
     pub disks: Vec<Disk>,
+    /// The network interface, for a pod that has one.
+    pub nic: Option<Nic>,
+}
+
+/// A network interface of a pod VM: frames as they are, without offloads.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// A tap device, without `IFF_VNET_HDR`; [`crate::network::attach`] makes it. It exists as long as this or QEMU holds it.
+    pub tap: Arc<OwnedFd>,
+    /// The guest's address: that of the interface whose traffic the tap gets.
+    pub mac: [u8; 6],
 }
 
 /// Firmware, kernel, initrd and command line of a guest. All of them are measured.
@@ -186,6 +198,12 @@ pub enum MachineError {
         /// The serial.
         found: String,
     },
+    /// A network interface's address is a group's, or zero.
+    #[error("a pod VM cannot have the MAC address {}; it is no single machine's", mac_text(*found))]
+    Mac {
+        /// The address.
+        found: [u8; 6],
+    },
     /// A path is not UTF-8, which QEMU's JSON options need.
     #[error("path {found:?} is not UTF-8; move the file")]
     Path {
@@ -240,6 +258,11 @@ impl Machine {
         }
         if let Tee::Tdx { quote_socket: QuoteSocket::Unix(path), .. } = &self.tee {
             utf8(path)?;
+        }
+        if let Some(Nic { mac, .. }) = &self.nic
+            && (mac.first().is_none_or(|first| first & 1 == 1) || *mac == [0; 6])
+        {
+            return Err(MachineError::Mac { found: *mac });
         }
         self.check_disks()
     }
@@ -309,6 +332,11 @@ impl std::fmt::Display for TeeKind {
             Self::Tdx => "tdx",
         })
     }
+}
+
+/// A MAC address as people write it: `02:42:0a:58:00:05`.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn utf8(path: &std::path::Path) -> Result<(), MachineError> {

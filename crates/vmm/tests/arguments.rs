@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use belljar_vmm::{
-    Accel, Disk, DiskContent, Fds, GuestFiles, Machine, MachineError, QuoteSocket, Tee, TeeKind, arguments,
+    Accel, Disk, DiskContent, Fds, GuestFiles, Machine, MachineError, Nic, QuoteSocket, Tee, TeeKind, arguments,
 };
 
 fn machine(tee: Tee, accel: Accel) -> Machine {
@@ -37,6 +37,7 @@ fn machine(tee: Tee, accel: Accel) -> Machine {
             Disk { content: DiskContent::Bytes(vec![0; 512].into()), serial: "initdata".into() },
             Disk { content: DiskContent::File("/store/a \"b\",c".into()), serial: "layer-0123456789abcd".into() },
         ],
+        nic: None,
     }
 }
 
@@ -53,7 +54,7 @@ fn tdx(quote_socket: QuoteSocket) -> Tee {
 }
 
 fn snapshot(name: &str, machine: &Machine) {
-    let fds = Fds { qmp: 10, console: 11, agent: 12, tee: 13, probe: 14, memory_disks: vec![15] };
+    let fds = Fds { qmp: 10, console: 11, agent: 12, tee: 13, probe: 14, memory_disks: vec![15], tap: Some(16) };
     let mut found = String::new();
     for argument in arguments(machine, &fds) {
         let argument = argument.into_string().unwrap();
@@ -96,6 +97,19 @@ fn tdx_kvm() {
     let unix = QuoteSocket::Unix("/run/qgs".into());
     snapshot("tdx-unix.txt", &machine(tdx(unix), Accel::Kvm));
     snapshot("tdx-vsock.txt", &machine(tdx(QuoteSocket::Vsock { cid: 2, port: 4050 }), Accel::Kvm));
+}
+
+#[test]
+fn with_a_network() {
+    let mut machine = machine(software(), Accel::Tcg);
+    let tap = std::fs::File::open("/dev/null").unwrap().into();
+    machine.nic = Some(Nic { tap: std::sync::Arc::new(tap), mac: [0x02, 0x42, 0x0a, 0x58, 0, 5] });
+    assert_eq!(machine.check(), Ok(()));
+    snapshot("software-nic.txt", &machine);
+    for mac in [[0; 6], [0x01, 0, 0, 0, 0, 1], [0xff; 6]] {
+        machine.nic.as_mut().unwrap().mac = mac;
+        assert_eq!(machine.check(), Err(MachineError::Mac { found: mac }));
+    }
 }
 
 #[test]

@@ -152,6 +152,7 @@ pub fn machine(
         vcpus: shape(options.cpus),
         memory_mib,
         debug: options.debug,
+        nic: None,
     };
     blueprint.machine().map_err(Failure::undecided)
 }

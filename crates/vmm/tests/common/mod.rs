@@ -53,6 +53,7 @@ pub fn machine(test: &str) -> Machine {
             ),
         },
         disks: Vec::new(),
+        nic: None,
     }
 }
 
@@ -92,7 +93,9 @@ pub fn run(
     let memory_disks = disks.iter().map(|fd| fd.as_raw_fd()).collect();
     let (_console, console) = std::io::pipe().unwrap();
     let console = OwnedFd::from(console);
-    let fds = Fds { qmp: fd(0), console: console.as_raw_fd(), agent: fd(1), tee: fd(2), probe: fd(3), memory_disks };
+    let tap = machine.nic.as_ref().map(|nic| nic.tap.as_raw_fd());
+    let fds =
+        Fds { qmp: fd(0), console: console.as_raw_fd(), agent: fd(1), tee: fd(2), probe: fd(3), memory_disks, tap };
     let mut arguments = arguments(machine, &fds);
     arguments.push("-S".into());
     edit(&mut arguments);
@@ -100,6 +103,7 @@ pub fn run(
         .iter()
         .map(|pair| pair.1.as_raw_fd())
         .chain(disks.iter().chain([&console]).map(|fd| fd.as_raw_fd()))
+        .chain(tap)
         .collect();
     let mut command = Command::new(qemu);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
