@@ -27,10 +27,11 @@ demo: ## the whole way on a laptop: a real image, attested, its secret, four att
 
 test: ## unit, property, end-to-end tests in real pod VMs
 	@tools/deps.sh test
-	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e -p belljar-kubernetes-tests
 	tools/prepare-tests.sh > target/test.env
 	source target/test.env; cargo nextest run --workspace --locked --run-ignored only -E 'package(belljar-agent) + package(belljar-page) + package(belljar-rcar)'
-	source target/test.env; cargo nextest run --workspace --locked
+	$(BIN)/belljar-test-cluster up > target/cluster.env
+	trap '$(BIN)/belljar-test-cluster down' EXIT; source target/test.env; source target/cluster.env; cargo nextest run --workspace --locked
 
 bench: ## speed as ratios against bare QEMU, in one run (BENCH="-n 9")
 	@tools/deps.sh

@@ -8,6 +8,12 @@ packages="
   erofs-utils cryptsetup-bin umoci skopeo docker-registry busybox-static
   chromium
 "
+# With the argument `test`: the one-node Kubernetes of tests/kubernetes, and what builds it.
+cluster="
+  containerd runc containernetworking-plugins etcd-server iptables iproute2 openssl bc procps util-linux
+  golang-1.19-go rsync jq dpkg-dev
+"
+[ "${1:-}" = test ] && packages="$packages $cluster"
 backports="qemu-system-x86 qemu-system-data"
 
 have() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q '^install ok installed'; }
