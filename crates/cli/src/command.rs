@@ -85,7 +85,7 @@ impl Verb {
             Self::Probe(verb) => verb.execute(format),
             Self::Guest(verb) => verb.execute(&paths, format),
             Self::Measure(verb) => verb.execute(&paths, format),
-            Self::Contract(verb) => verb.execute(format),
+            Self::Contract(verb) => block_on(verb.execute(&paths, format)),
             Self::Image(verb) => block_on(verb.execute(&paths, format)),
             Self::Broker(verb) => block_on(verb.execute(&paths)),
             Self::Completions { shell } => {

@@ -5,5 +5,6 @@ pub mod contract;
 pub mod doctor;
 pub mod guest;
 pub mod image;
+pub mod kube;
 pub mod measure;
 pub mod probe;

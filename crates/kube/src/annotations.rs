@@ -162,6 +162,8 @@ pub const OWN: [(&str, &str); 6] = [
     ("belljar.dev/exec.NAME", "commands that may be started in container NAME, one a line"),
     ("belljar.dev/secret.NAME", "secrets of container NAME, one a line: NAME=kbs:///repository/type/tag [PATH]"),
     ("belljar.dev/secret-api.NAME", "\"true\": the REST interface for secrets on 127.0.0.1:8006"),
-    ("belljar.dev/operator", "SHA-256 of the key of whoever may use `belljar exec` and `belljar logs`, then exec, logs"),
+    (
+        "belljar.dev/operator",
+        "SHA-256 of the key of whoever may use `belljar exec` and `belljar logs`, then exec, logs",
+    ),
 ];
-

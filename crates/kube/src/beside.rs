@@ -63,7 +63,14 @@ impl Beside {
     }
 
     /// Takes note of an object; true when it is of a kind that counts here.
-    pub(crate) fn add(&mut self, kind: &str, namespace: Option<String>, name: &str, object: &Node, report: &Report) -> bool {
+    pub(crate) fn add(
+        &mut self,
+        kind: &str,
+        namespace: Option<String>,
+        name: &str,
+        object: &Node,
+        report: &Report,
+    ) -> bool {
         let source = match kind {
             "ConfigMap" => Source::ConfigMap,
             "Secret" => Source::Secret,

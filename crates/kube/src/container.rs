@@ -25,7 +25,10 @@ pub const CLUSTER: [(&str, &str); 1] = [("imagePullPolicy", "when the node pulls
 pub const REFUSED: [(&str, &str); 3] = [
     ("volumeDevices", "a block device's data would lie in the host's hands; use emptyDir"),
     ("resizePolicy", "a pod VM keeps its size; remove it"),
-    ("restartPolicyRules", "rules for single containers are not supported by this version; use the pod's restartPolicy"),
+    (
+        "restartPolicyRules",
+        "rules for single containers are not supported by this version; use the pod's restartPolicy",
+    ),
 ];
 
 /// Variables that the kubelet gives to each container for the API server, with their types.
@@ -228,10 +231,10 @@ fn ports(at: Option<At<'_>>) -> Vec<u16> {
 impl ContainerPlan {
     /// The contract's container. `reference` is the image as the written manifest names it.
     pub(crate) fn container(&self, image: &ResolvedImage, reference: &str) -> Result<Container, Reason> {
-        let image_user =
-            image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+        let image_user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
         let user = user_text(&self.security.user, image_user.trim())?;
-        let known_non_root = first_part(user.as_deref().unwrap_or(image_user.trim())).parse::<u32>().is_ok_and(|id| id > 0);
+        let known_non_root =
+            first_part(user.as_deref().unwrap_or(image_user.trim())).parse::<u32>().is_ok_and(|id| id > 0);
         let default: &[&str] = if known_non_root { &[] } else { &DEFAULT_CAPABILITIES };
         let facts = ImageFacts {
             reference,

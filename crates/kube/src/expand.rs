@@ -40,9 +40,8 @@ mod tests {
 
     #[test]
     fn references_are_expanded_as_the_kubelet_does() {
-        let expanded = |text: &str| {
-            expand::<()>(text, |name| Ok((name == "A").then_some(Cow::Borrowed("value")))).unwrap()
-        };
+        let expanded =
+            |text: &str| expand::<()>(text, |name| Ok((name == "A").then_some(Cow::Borrowed("value")))).unwrap();
         for (text, result) in [
             ("$(A)", "value"),
             ("x$(A)y$(A)", "xvalueyvalue"),

@@ -216,12 +216,17 @@ impl Manifest {
             let identity = Identity::of(object, options);
             let report = Report::new(identity.title(object));
             if identity.kind.is_empty() {
-                report.push(object.line, "kind", Reason::Missing("every object has an apiVersion and a kind".to_owned()));
+                report.push(
+                    object.line,
+                    "kind",
+                    Reason::Missing("every object has an apiVersion and a kind".to_owned()),
+                );
             }
             let is_known = identity.group.is_empty()
-                && identity.name.as_ref().is_some_and(|name| {
-                    beside.add(&identity.kind, identity.namespace.clone(), name, object, &report)
-                });
+                && identity
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| beside.add(&identity.kind, identity.namespace.clone(), name, object, &report));
             problems.extend(report.take());
             known.push((identity, is_known));
         }
@@ -266,7 +271,9 @@ fn plan(
         && !matches!(&node.value, Value::List(list) if list.is_empty())
     {
         let at = At { path: "spec.volumeClaimTemplates".to_owned(), node, ..at.clone() };
-        at.refuse("its volumes' data would lie in the host's hands; use emptyDir, or an encrypted store over the network");
+        at.refuse(
+            "its volumes' data would lie in the host's hands; use emptyDir, or an encrypted store over the network",
+        );
     }
     let job = match identity.kind.as_str() {
         "Job" => object.at(&["spec"]),
@@ -293,7 +300,7 @@ fn plan(
         host_provided: &options.host_provided,
         runtime_class,
     };
-    plan::read(&mut fields, &owner, report)
+    plan::read(&mut fields, &owner)
 }
 
 fn contract(plan: &PodPlan, images: &Images, options: &Options, report: &Report) -> Option<Contract> {
@@ -409,12 +416,18 @@ fn flatten_mut<'a>(object: &'a mut Node, options: &Options, out: &mut Vec<&'a mu
 
 fn labels_of(template: &Node) -> BTreeMap<String, String> {
     let labels = template.at(&["metadata", "labels"]).and_then(Node::map);
-    labels.iter().flat_map(|map| map.iter()).filter_map(|(key, node)| Some((key.to_owned(), node.text()?.to_owned()))).collect()
+    labels
+        .iter()
+        .flat_map(|map| map.iter())
+        .filter_map(|(key, node)| Some((key.to_owned(), node.text()?.to_owned())))
+        .collect()
 }
 
 fn ports_of(template: &Node) -> BTreeSet<(String, u16)> {
     let mut ports = BTreeSet::new();
-    let Some(Value::List(containers)) = template.at(&["spec", "containers"]).map(|node| &node.value) else { return ports };
+    let Some(Value::List(containers)) = template.at(&["spec", "containers"]).map(|node| &node.value) else {
+        return ports;
+    };
     for container in containers {
         let Some(Value::List(list)) = container.at(&["ports"]).map(|node| &node.value) else { continue };
         for port in list {

@@ -41,7 +41,10 @@ pub const REFUSED: [(&str, &str); 8] = [
     ("hostNetwork", "a pod VM has a kernel of its own and no part in the host's network; remove it"),
     ("hostPID", "a pod VM cannot see the host's processes; remove it"),
     ("hostIPC", "a pod VM cannot share memory with the host's processes; remove it"),
-    ("shareProcessNamespace", "containers of a pod VM do not see each other's processes; put the programs into one container"),
+    (
+        "shareProcessNamespace",
+        "containers of a pod VM do not see each other's processes; put the programs into one container",
+    ),
     ("setHostnameAsFQDN", "the guest's host name has no domain; remove it"),
     ("ephemeralContainers", "containers that are not in the contract cannot be started; use belljar.dev/exec.NAME"),
     ("resourceClaims", "devices of the node cannot be given to a pod VM; remove it"),
@@ -50,7 +53,6 @@ pub const REFUSED: [(&str, &str); 8] = [
 
 /// What is known where a template is read.
 pub(crate) struct Context<'a> {
-    pub(crate) report: &'a Report,
     /// The pod's name, when it is fixed.
     pub(crate) pod_name: Option<&'a str>,
     pub(crate) namespace: Option<&'a str>,
@@ -146,7 +148,7 @@ const METADATA: [&str; 13] = [
 ];
 
 /// Reads a pod template (or a pod), whose fields `metadata` and `spec` are taken out of `template`.
-pub(crate) fn read(template: &mut Fields<'_>, owner: &Owner<'_>, report: &Report) -> Option<PodPlan> {
+pub(crate) fn read(template: &mut Fields<'_>, owner: &Owner<'_>) -> Option<PodPlan> {
     let metadata = template.take("metadata");
     let spec = template.need("spec", "say what runs")?;
     let mut fields = spec.fields();
@@ -195,7 +197,6 @@ pub(crate) fn read(template: &mut Fields<'_>, owner: &Owner<'_>, report: &Report
     }
     let security = PodSecurity::read(fields.take("securityContext"));
     let context = Context {
-        report,
         pod_name: owner.pod_name,
         namespace: owner.namespace,
         labels,
@@ -221,7 +222,9 @@ pub(crate) fn read(template: &mut Fields<'_>, owner: &Owner<'_>, report: &Report
     let restart = restart(&mut fields, owner.kind);
     let service_links = fields.flag("enableServiceLinks");
     if service_links.is_none() {
-        context.note("addresses of Services are not in the environment; write enableServiceLinks: true to have them".to_owned());
+        context.note(
+            "addresses of Services are not in the environment; write enableServiceLinks: true to have them".to_owned(),
+        );
     }
     let mut volumes = volumes::read(fields.take("volumes"), &context);
     let account = account(&mut fields, &context).then(|| free_name(&volumes));
@@ -256,7 +259,9 @@ pub(crate) fn read(template: &mut Fields<'_>, owner: &Owner<'_>, report: &Report
     settings.ports.sort_unstable();
     settings.ports.dedup();
     // A volume that no container mounts has no meaning for the guest.
-    volumes.retain(|name, _| containers.iter().any(|container| container.mounts.iter().any(|mount| mount.volume == *name)));
+    volumes.retain(|name, _| {
+        containers.iter().any(|container| container.mounts.iter().any(|mount| mount.volume == *name))
+    });
     let operator = context.wishes.operator.clone();
     Some(PodPlan {
         settings,

@@ -21,7 +21,10 @@ const ROOT_CA: &str = "kube-root-ca.crt";
 /// Kinds of volumes that are refused, and why.
 pub const REFUSED_VOLUMES: [(&str, &str); 29] = [
     ("hostPath", "a pod VM shares no files with its host; use emptyDir, a ConfigMap or a Secret"),
-    ("persistentVolumeClaim", "its data would lie in the host's hands; use emptyDir, or an encrypted store over the network"),
+    (
+        "persistentVolumeClaim",
+        "its data would lie in the host's hands; use emptyDir, or an encrypted store over the network",
+    ),
     ("ephemeral", "its data would lie in the host's hands; use emptyDir"),
     ("csi", "its files would come from the host unchecked; use belljar.dev/secret.NAME for secrets, or emptyDir"),
     ("image", "images as volumes are not supported by this version"),
@@ -327,7 +330,8 @@ fn mode(at: Option<At<'_>>, context: &Context<'_>) -> Option<u32> {
 /// A path inside a volume: relative, without `..`.
 fn path(at: &At<'_>) -> Option<String> {
     let text = at.text()?;
-    let inside = !text.is_empty() && !text.starts_with('/') && text.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let inside =
+        !text.is_empty() && !text.starts_with('/') && text.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if !inside {
         at.malformed("a path inside the volume: relative, without `.` and `..`", text);
         return None;
@@ -383,7 +387,8 @@ fn mount_path(at: &At<'_>) -> Option<String> {
         }
         path => path.to_owned(),
     };
-    let normal = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    let normal =
+        path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
     if !normal {
         at.malformed("an absolute path without `.`, `..` and `//`", text);
         return None;
@@ -392,7 +397,9 @@ fn mount_path(at: &At<'_>) -> Option<String> {
         at.refuse("/dev/shm is there in each container, with 64 MiB; mount the volume somewhere else, or remove it");
         return None;
     }
-    if let Some(place) = ["/proc", "/sys", "/dev"].iter().find(|place| path == **place || path.starts_with(&format!("{place}/"))) {
+    if let Some(place) =
+        ["/proc", "/sys", "/dev"].iter().find(|place| path == **place || path.starts_with(&format!("{place}/")))
+    {
         at.refuse(format!("{place} belongs to the kernel; mount the volume somewhere else"));
         return None;
     }

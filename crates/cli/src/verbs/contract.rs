@@ -1,4 +1,4 @@
-//! `belljar contract check|show`: the pod contract by itself.
+//! `belljar contract check|show|generate`: the pod contract by itself.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,8 @@ use clap::Subcommand;
 
 use crate::failure::Failure;
 use crate::output::{Format, json};
+use crate::paths::Paths;
+use crate::verbs::kube::generate::Generate;
 
 /// Longest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -26,12 +28,17 @@ pub enum ContractVerb {
         /// The contract or the initdata document
         file: PathBuf,
     },
+    /// Contracts from Kubernetes YAML: the manifest with them in it on stdout, their plain words on stderr
+    #[command(after_help = "Example: belljar contract generate -f web.yaml -f config.yaml > web.sealed.yaml\n\
+                      Exit codes: 0 yes · 2 the manifest asks for what a pod VM does not do · 3 no registry")]
+    Generate(Box<Generate>),
 }
 
 impl ContractVerb {
     /// Carries the verb out.
-    pub fn execute(self, format: Format) -> Result<i32, Failure> {
+    pub async fn execute(self, paths: &Paths, format: Format) -> Result<i32, Failure> {
         match self {
+            Self::Generate(verb) => return verb.execute(paths, format).await,
             Self::Check { file } => {
                 let contract = Contract::parse(&read(&file)?).map_err(Failure::usage)?;
                 match format {
