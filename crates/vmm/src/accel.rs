@@ -100,7 +100,7 @@ async fn boot(qemu: &Qemu, guest: &GuestFiles) -> std::io::Result<Kvm> {
     let (host_ends, guest_ends) = Channels::make(&machine)?;
     let arguments = crate::arguments(&machine, &guest_ends.fds());
     let inherited: Vec<OwnedFd> = guest_ends.into_fds().into_iter().chain([initrd]).collect();
-    let spawned = crate::spawn::spawn(&qemu.path, arguments, inherited).await?;
+    let spawned = crate::spawn::spawn(&qemu.path, arguments, inherited, Vec::new()).await?;
     let console = Console::default();
     let pidfd = spawned.pidfd.clone();
     let mut exit = supervisor::watch(spawned, host_ends.qmp, host_ends.console, console.clone(), None, Arc::default())?;

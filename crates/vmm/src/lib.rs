@@ -6,6 +6,7 @@
 //! | [`arguments()`] | from a [`Machine`] to QEMU's argument list, one pure function |
 //! | [`qemu`] | finds QEMU, knows its version |
 //! | [`pod`] | [`PodVm`]: start, the agent's client, end |
+//! | [`cgroup`] | the cgroup of a pod's processes on the host |
 //! | [`supervisor`] | [`Exit`]: why a pod VM has ended |
 //! | [`console`] | the bounded tail of the guest's console |
 //! | [`tee_port`] | serves the software secure processor's port |
@@ -25,6 +26,7 @@ mod tiny_guest;
 
 pub mod accel;
 pub mod arguments;
+pub mod cgroup;
 pub mod console;
 pub mod control;
 pub mod machine;
@@ -41,7 +43,7 @@ pub use arguments::{Fds, arguments};
 pub use console::LastLines;
 pub use files::process_start;
 pub use machine::{Accel, Disk, DiskContent, GuestFiles, Machine, MachineError, Nic, QuoteSocket, Tee, TeeKind};
-pub use pod::{Options, PodVm, Timings, VmError};
+pub use pod::{Booting, Killer, Options, PodVm, Timings, VmError};
 pub use qemu::{Qemu, QemuError};
 pub use run_dir::{Pod, Pods, ProcessId, RunDir, RunDirError};
 pub use supervisor::Exit;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use ttrpc::asynchronous::transport::Socket;
 
 use crate::agent_link::{AgentLink, Fault};
+use crate::cgroup;
 use crate::channels::Channels;
 use crate::console::{Console, LastLines, printable};
 use crate::machine::{Machine, MachineError, TeeKind};
@@ -24,7 +25,9 @@ use crate::tee_port::{self, SecureProcessor, TeePortError};
 /// Longest wait for the agent's `Hello` unless told otherwise. Bad input must end within 30 s.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long QEMU may take to end when told so, before it is killed.
-const QUIT_GRACE: Duration = Duration::from_secs(1);
+const QUIT_GRACE: Duration = Duration::from_millis(800);
+/// How long it may take from there until it is reaped. Together a VM's end takes at most 2 s.
+const KILL_GRACE: Duration = Duration::from_millis(1200);
 
 /// How to start a pod VM.
 #[derive(Debug)]
@@ -39,13 +42,25 @@ pub struct Options {
     pub console: Option<std::fs::File>,
     /// Writes the reports of a software TEE; for that TEE only. Without one the guest gets an error instead of a report.
     pub processor: Option<Arc<dyn SecureProcessor>>,
+    /// Folders of the cgroups that QEMU enters before its first instruction: one of version 2, or one of each hierarchy
+    /// of version 1. A folder that does not exist is passed over.
+    pub cgroups: Vec<PathBuf>,
+    /// `oom_score_adj` of QEMU (`proc_pid_oom_score_adj(5)`); where it cannot be set, QEMU runs with ours.
+    pub oom_score_adj: Option<i16>,
 }
 
 impl Options {
-    /// Defaults: QEMU from the environment, [`BOOT_TIMEOUT`], no console, no secure processor.
+    /// Defaults: QEMU from the environment, [`BOOT_TIMEOUT`], no console, no secure processor, our own cgroups.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        let cache_dir = cache_dir.into();
-        Self { cache_dir, qemu: None, boot_timeout: BOOT_TIMEOUT, console: None, processor: None }
+        Self {
+            cache_dir: cache_dir.into(),
+            qemu: None,
+            boot_timeout: BOOT_TIMEOUT,
+            console: None,
+            processor: None,
+            cgroups: Vec::new(),
+            oom_score_adj: None,
+        }
     }
 }
 
@@ -144,7 +159,7 @@ impl std::fmt::Debug for PodVm {
 /// How long the start took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Timings {
-    /// From the call of [`PodVm::start`] until QEMU was started.
+    /// From the call of [`PodVm::spawn`] until QEMU was started.
     pub before_spawn: Duration,
     /// From there to the agent's `Hello`.
     pub spawn_to_hello: Duration,
@@ -154,34 +169,95 @@ pub struct Timings {
 #[derive(Debug)]
 struct Running {
     pid: u32,
-    pidfd: Arc<OwnedFd>,
+    handle: Killer,
     console: Console,
-    exit: watch::Receiver<Option<Exit>>,
-    quit: Arc<Quit>,
     tee_ended: tee_port::Ended,
     tee_service: JoinHandle<()>,
     fault: Fault,
     probe: Option<UnixStream>,
 }
 
-impl PodVm {
-    /// Starts the machine and waits for its agent.
-    pub async fn start(machine: &Machine, options: Options) -> Result<Self, VmError> {
-        let began = Instant::now();
-        let (running, agent) = Running::start(machine, &options).await?;
-        let spawned = Instant::now();
-        let deadline = spawned + options.boot_timeout;
-        let hello = running.hello(&agent, deadline, options.boot_timeout).await;
-        let hello = match hello {
+/// A pod VM that has been started and whose agent has not answered yet. Dropping it kills the VM.
+pub struct Booting {
+    agent: AgentClient,
+    running: Running,
+    before_spawn: Duration,
+    spawned: Instant,
+    limit: Duration,
+}
+
+impl std::fmt::Debug for Booting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Booting").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+impl Booting {
+    /// Process id of QEMU.
+    pub fn qemu_pid(&self) -> u32 {
+        self.running.pid
+    }
+
+    /// Completes when the VM has ended, with the reason. May be called, and awaited, any number of times.
+    pub fn exited(&self) -> impl Future<Output = Exit> + Send + 'static {
+        exit_of(self.running.handle.exit.clone())
+    }
+
+    /// Ends the VM from anywhere, also while [`Booting::hello`] waits.
+    pub fn killer(&self) -> Killer {
+        self.running.handle.clone()
+    }
+
+    /// Waits for the agent, at most until the boot's time is over; it runs since the start. A VM that does not answer
+    /// is ended.
+    pub async fn hello(self) -> Result<PodVm, VmError> {
+        let Self { agent, running, before_spawn, spawned, limit } = self;
+        let hello = match running.hello(&agent, spawned + limit, limit).await {
             Ok(hello) => hello,
             Err(error) => {
-                running.end().await;
+                running.handle.kill().await;
                 return Err(error);
             }
         };
-        let timings = Timings { before_spawn: spawned - began, spawn_to_hello: spawned.elapsed() };
+        let timings = Timings { before_spawn, spawn_to_hello: spawned.elapsed() };
         tracing::debug!(pid = running.pid, ?timings, "pod VM runs");
-        Ok(Self { agent, hello, timings, running })
+        Ok(PodVm { agent, hello, timings, running })
+    }
+}
+
+/// Ends a pod VM; clones end the same one.
+#[derive(Clone, Debug)]
+pub struct Killer {
+    pidfd: Arc<OwnedFd>,
+    exit: watch::Receiver<Option<Exit>>,
+    quit: Arc<Quit>,
+}
+
+impl Killer {
+    /// Ends the VM now: QEMU is told to quit, and killed when it has not within 0.8 s. It takes at most 2 s; then QEMU is
+    /// reaped, unless the kernel cannot end it, in which case it is reaped later.
+    pub async fn kill(&self) -> Exit {
+        self.quit.ask();
+        if let Ok(exit) = tokio::time::timeout(QUIT_GRACE, exit_of(self.exit.clone())).await {
+            return exit;
+        }
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+        tokio::time::timeout(KILL_GRACE, exit_of(self.exit.clone())).await.unwrap_or(Exit::Killed)
+    }
+}
+
+impl PodVm {
+    /// Starts the machine; its agent answers later.
+    pub async fn spawn(machine: &Machine, options: Options) -> Result<Booting, VmError> {
+        let began = Instant::now();
+        let (running, agent) = Running::start(machine, &options).await?;
+        let spawned = Instant::now();
+        Ok(Booting { agent, running, before_spawn: spawned - began, spawned, limit: options.boot_timeout })
+    }
+
+    /// Starts the machine and waits for its agent.
+    pub async fn start(machine: &Machine, options: Options) -> Result<Self, VmError> {
+        Self::spawn(machine, options).await?.hello().await
     }
 
     /// The agent. Clones share one connection.
@@ -211,7 +287,12 @@ impl PodVm {
 
     /// Completes when the VM has ended, with the reason. May be called, and awaited, any number of times.
     pub fn exited(&self) -> impl Future<Output = Exit> + Send + 'static {
-        exit_of(self.running.exit.clone())
+        exit_of(self.running.handle.exit.clone())
+    }
+
+    /// Ends the VM from anywhere.
+    pub fn killer(&self) -> Killer {
+        self.running.handle.clone()
     }
 
     /// Why the TEE port is no longer served although the VM runs.
@@ -230,9 +311,9 @@ impl PodVm {
         self.running.probe.take()
     }
 
-    /// Ends the VM now: QEMU is told to quit, and killed when it has not within a second. Afterwards it is reaped.
+    /// Ends the VM now, as [`Killer::kill`] does.
     pub async fn kill(self) -> Exit {
-        self.running.end().await
+        self.running.handle.kill().await
     }
 }
 
@@ -255,8 +336,14 @@ impl Running {
         let sink = sink.map_err(system("use the console file"))?;
         let (host, guest) = Channels::make(machine).map_err(system("make the pod VM's channels"))?;
         let arguments = crate::arguments(machine, &guest.fds());
-        let spawned = crate::spawn::spawn(&qemu.path, arguments, guest.into_fds()).await;
+        let cgroups = cgroup::procs(&options.cgroups).map_err(system("enter the pod's cgroup"))?;
+        let spawned = crate::spawn::spawn(&qemu.path, arguments, guest.into_fds(), cgroups).await;
         let spawned = spawned.map_err(system("start QEMU"))?;
+        if let Some(score) = options.oom_score_adj
+            && let Err(error) = std::fs::write(format!("/proc/{}/oom_score_adj", spawned.pid), score.to_string())
+        {
+            tracing::warn!(%error, score, "QEMU keeps our oom_score_adj");
+        }
 
         let (pid, pidfd) = (spawned.pid, spawned.pidfd.clone());
         let quit = Arc::new(Quit::default());
@@ -277,7 +364,8 @@ impl Running {
         let (link, fault) = AgentLink::new(host.agent);
         let agent = AgentClient::new(ttrpc::asynchronous::Client::new(Socket::new(link)));
         let probe = Some(host.probe);
-        Ok((Self { pid, pidfd, console, exit, quit, tee_ended, tee_service, fault, probe }, agent))
+        let handle = Killer { pidfd, exit, quit };
+        Ok((Self { pid, handle, console, tee_ended, tee_service, fault, probe }, agent))
     }
 
     /// Bytes wait in the socket until the guest has opened its port, so one call is enough.
@@ -287,7 +375,7 @@ impl Running {
         let call = agent.hello(ttrpc::context::with_duration(limit + Duration::from_secs(5)), &request);
         let answer = tokio::select! {
             answer = call => answer,
-            exit = exit_of(self.exit.clone()) => return Err(self.ended_early(exit)),
+            exit = exit_of(self.handle.exit.clone()) => return Err(self.ended_early(exit)),
             () = tokio::time::sleep_until(deadline.into()) => return Err(timeout()),
         };
         let error = match answer {
@@ -304,7 +392,7 @@ impl Running {
             return Err(VmError::HelloRefused(refused));
         }
         // The connection is lost: mostly since QEMU is about to be gone.
-        match tokio::time::timeout(Duration::from_secs(2), exit_of(self.exit.clone())).await {
+        match tokio::time::timeout(Duration::from_secs(2), exit_of(self.handle.exit.clone())).await {
             Ok(exit) => Err(self.ended_early(exit)),
             Err(_) => Err(VmError::AgentGarbage { found: printable(error.to_string().as_bytes(), 200) }),
         }
@@ -318,24 +406,15 @@ impl Running {
             Exit::QemuFailed { status, stderr } => VmError::QemuFailed { status, stderr },
         }
     }
-
-    async fn end(&self) -> Exit {
-        self.quit.ask();
-        if let Ok(exit) = tokio::time::timeout(QUIT_GRACE, exit_of(self.exit.clone())).await {
-            return exit;
-        }
-        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
-        exit_of(self.exit.clone()).await
-    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.tee_service.abort();
-        if self.exit.borrow().is_none() {
-            self.quit.ask();
+        if self.handle.exit.borrow().is_none() {
+            self.handle.quit.ask();
             // The supervisor reaps it; the pidfd cannot name another process.
-            let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+            let _ = rustix::process::pidfd_send_signal(self.handle.pidfd.as_fd(), Signal::KILL);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! thread that lives as long as the process.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -55,17 +56,24 @@ impl Drop for Spawned {
 struct Job {
     command: Command,
     inherited: Vec<OwnedFd>,
+    cgroups: Vec<File>,
     answer: oneshot::Sender<io::Result<Spawned>>,
 }
 
-/// Runs `program`, which inherits `inherited` under the numbers that they have here; they are closed here.
-pub(crate) async fn spawn(program: &Path, arguments: Vec<OsString>, inherited: Vec<OwnedFd>) -> io::Result<Spawned> {
+/// Runs `program`, which inherits `inherited` under the numbers that they have here; they are closed here. Before its
+/// first instruction it enters the cgroups of which `cgroups` are the `cgroup.procs`.
+pub(crate) async fn spawn(
+    program: &Path,
+    arguments: Vec<OsString>,
+    inherited: Vec<OwnedFd>,
+    cgroups: Vec<File>,
+) -> io::Result<Spawned> {
     static SPAWNER: OnceLock<Option<mpsc::Sender<Job>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, jobs) = mpsc::channel::<Job>();
         let run = move || {
-            jobs.into_iter().for_each(|Job { command, inherited, answer }| {
-                let _ = answer.send(make_child(command, inherited));
+            jobs.into_iter().for_each(|Job { command, inherited, cgroups, answer }| {
+                let _ = answer.send(make_child(command, inherited, cgroups));
             })
         };
         std::thread::Builder::new().name("belljar-spawn".into()).stack_size(256 * 1024).spawn(run).ok().map(|_| sender)
@@ -75,17 +83,21 @@ pub(crate) async fn spawn(program: &Path, arguments: Vec<OsString>, inherited: V
     // Its own process group: Ctrl-C in the terminal reaches us alone, and we end the guest in order.
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let (answer, done) = oneshot::channel();
-    spawner.as_ref().ok_or_else(gone)?.send(Job { command, inherited, answer }).map_err(|_| gone())?;
+    spawner.as_ref().ok_or_else(gone)?.send(Job { command, inherited, cgroups, answer }).map_err(|_| gone())?;
     done.await.map_err(|_| gone())?
 }
 
-fn make_child(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Spawned> {
+fn make_child(mut command: Command, inherited: Vec<OwnedFd>, cgroups: Vec<File>) -> io::Result<Spawned> {
     let numbers: Vec<RawFd> = inherited.iter().map(|fd| fd.as_raw_fd()).collect();
     let parent = rustix::process::getpid();
     let prepare = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+        }
+        for procs in &cgroups {
+            // Zero is the process that writes.
+            rustix::io::write(procs, b"0")?;
         }
         for number in &numbers {
             // SAFETY: the owned descriptors are open in the parent until after the fork, so they are open in this child.
@@ -94,7 +106,7 @@ fn make_child(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Spawn
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes only direct system calls (prctl, getppid, fcntl), which are
+    // SAFETY: between fork and exec the closure makes only direct system calls (prctl, getppid, write, fcntl), which are
     // async-signal-safe; it neither allocates nor takes a lock.
     let mut child = unsafe { command.pre_exec(prepare) }.spawn()?;
     drop(inherited);

@@ -91,12 +91,14 @@ pub(crate) fn watch(
         let _ = ended.readable().await;
         drop(ended);
         let status = tokio::task::spawn_blocking(move || process.reap()).await.map_err(io::Error::other).flatten();
-        let said = match early {
-            Some(said) => said,
-            None => talk.result().await.flatten(),
+        let said = async {
+            match early {
+                Some(said) => said,
+                None => talk.result().await.flatten(),
+            }
         };
-        Drained(read_console).result().await;
-        let stderr = Drained(read_stderr).result().await.unwrap_or_default();
+        let (said, _, stderr) = tokio::join!(said, Drained(read_console).result(), Drained(read_stderr).result());
+        let stderr = stderr.unwrap_or_default();
         let asked = quit.asked.load(Ordering::Relaxed);
         let _ = send.send(Some(exit_of(status, said, asked, &stderr, &tail)));
     });

@@ -46,6 +46,32 @@ async fn dropping_kills() {
 }
 
 #[tokio::test]
+async fn a_vm_can_be_ended_before_it_answers() {
+    let booting = PodVm::spawn(&machine("hang"), options()).await.unwrap();
+    let (pid, exited, killer) = (booting.qemu_pid(), booting.exited(), booting.killer());
+    assert!(process_start(pid).is_some());
+    let hello = tokio::spawn(booting.hello());
+    let began = Instant::now();
+    assert_eq!(killer.kill().await, Exit::Killed);
+    assert_eq!(exited.await, Exit::Killed);
+    let error = hello.await.unwrap().unwrap_err();
+    assert!(matches!(&error, VmError::QemuFailed { status, .. } if status == "killed"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "not reaped");
+}
+
+#[tokio::test]
+async fn a_vm_that_does_not_hear_is_ended_within_two_seconds() {
+    let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(vm.qemu_pid().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let (began, killer) = (Instant::now(), vm.killer());
+    assert_eq!(vm.kill().await, Exit::Killed);
+    assert!(began.elapsed() < Duration::from_millis(2100), "{:?}", began.elapsed());
+    assert_eq!(killer.kill().await, Exit::Killed, "once more is no error");
+}
+
+#[tokio::test]
 async fn an_orderly_shutdown_is_told_apart() {
     let vm = PodVm::start(&machine("hello"), options()).await.unwrap();
     let exited = vm.exited();
@@ -116,7 +142,7 @@ async fn an_agent_that_answers_garbage() {
 #[tokio::test]
 async fn an_agent_of_another_version() {
     let error = PodVm::start(&machine("protocol"), options()).await.unwrap_err();
-    assert!(matches!(error, VmError::Protocol { expected: 1, found: 99 }), "{error}");
+    assert!(matches!(error, VmError::Protocol { expected: belljar_guest_api::PROTOCOL, found: 99 }), "{error}");
 }
 
 #[tokio::test]

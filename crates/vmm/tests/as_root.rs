@@ -1,5 +1,5 @@
-//! A pod's network namespace joined to a tap device, judged by `ip(8)`, `tc(8)` and real frames. Needs root: without it,
-//! these tests are reported as ignored, never as passed.
+//! What only root can do: a pod's network namespace joined to a tap device, judged by `ip(8)`, `tc(8)` and real frames;
+//! QEMU in the pod's cgroup. Without root these tests are reported as ignored, never as passed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,6 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use belljar_vmm::PodVm;
+use belljar_vmm::cgroup::{Cgroup, CgroupError};
 use belljar_vmm::machine::Nic;
 use belljar_vmm::network::{self, NetworkError, TAP};
 use libtest_mimic::{Arguments, Trial};
@@ -25,7 +27,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let ready = rustix::process::geteuid().is_root() && Path::new("/dev/net/tun").exists();
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 8] = [
         ("frames_pass_both_ways", frames_pass_both_ways),
         ("the_pod_is_described", the_pod_is_described),
         ("everything_goes_away_again_and_again", everything_goes_away_again_and_again),
@@ -33,6 +35,7 @@ fn main() {
         ("a_pod_without_one_interface_is_refused", a_pod_without_one_interface_is_refused),
         ("loopback_listeners_work_from_outside", loopback_listeners_work_from_outside),
         ("qemu_takes_the_tap", qemu_takes_the_tap),
+        ("qemu_runs_in_the_pods_cgroup", qemu_runs_in_the_pods_cgroup),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || {
@@ -171,9 +174,11 @@ fn the_pod_is_described() {
     // In the kernel's own words.
     for (from, to) in [("eth0", TAP), (TAP, "eth0")] {
         let filters = pod.run(&format!("tc filter show dev {from} parent ffff:"));
-        for expected in
-            ["protocol all pref 1 u32", "match 00000000/00000000 at 0", &format!("(Egress Redirect to device {to}) stolen")]
-        {
+        for expected in [
+            "protocol all pref 1 u32",
+            "match 00000000/00000000 at 0",
+            &format!("(Egress Redirect to device {to}) stolen"),
+        ] {
             assert!(filters.contains(expected), "{expected:?} is not in {filters}");
         }
     }
@@ -277,4 +282,27 @@ fn qemu_takes_the_tap() {
     let nic = devices.iter().find(|device| device["id"]["device"] == 0x1000 && device["id"]["vendor"] == 0x1af4);
     assert_eq!(nic.unwrap()["slot"], 0x1e);
     assert_eq!(answers[2][0]["main-mac"], "02:42:0a:58:00:05");
+}
+
+fn qemu_runs_in_the_pods_cgroup() {
+    let name = format!("belljar-test-{}", std::process::id());
+    // The hierarchies' roots stand for the pod's cgroup; under version 2 with controllers there they may hold no process.
+    let cgroup = Cgroup::create(&format!("/{name}")).unwrap();
+    let mut options = common::options();
+    options.cgroups = cgroup.folders().to_vec();
+    options.cgroups.push("/sys/fs/cgroup/no-such-hierarchy".into());
+    // Lowering it needs a capability that not every root has: the VM starts all the same.
+    options.oom_score_adj = Some(-997);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let vm = runtime.block_on(PodVm::start(&common::machine("hello"), options)).unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", vm.qemu_pid())).unwrap();
+    let inside = cgroups.lines().filter(|line| line.ends_with(&format!("/{name}"))).count();
+    assert_eq!(inside, cgroup.folders().len(), "{cgroups}");
+    assert!(matches!(cgroup.remove(), Err(CgroupError::System { .. })), "QEMU is in it");
+    runtime.block_on(vm.kill());
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = cgroup.remove() {
+        assert!(Instant::now() < deadline, "{error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
