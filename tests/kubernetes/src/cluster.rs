@@ -29,7 +29,7 @@ pub struct Cluster {
 }
 
 /// The scripts.
-fn scripts() -> PathBuf {
+pub(crate) fn scripts() -> PathBuf {
     root().join("tests/kubernetes/cluster")
 }
 

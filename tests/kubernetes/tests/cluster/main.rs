@@ -2,6 +2,7 @@
 //! or one for this process. Where none can run they are reported as ignored, with the reason.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod cri;
 mod runc;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ fn main() {
     });
     // Two pod VMs keep two cores busy.
     arguments.test_threads.get_or_insert(2);
-    let trials = [runc::SCENARIOS].concat().into_iter().map(|(name, scenario)| {
+    let trials = [runc::SCENARIOS, cri::SCENARIOS].concat().into_iter().map(|(name, scenario)| {
         let cluster = cluster.clone();
         let trial = Trial::test(name, move || {
             let cluster = cluster.ok_or("no cluster")?;
