@@ -12,6 +12,7 @@
 //! | [`check`] | bounds and rules between fields |
 //! | [`canonical`] | contract to TOML, one byte string per contract |
 //! | [`words`] | the contract as plain sentences |
+//! | [`diff`] | what one contract allows that another did not, in words |
 //! | [`build`] | a contract from an image's configuration and run flags |
 //! | [`user`] | user and group names, resolved in the verified root file system |
 //! | [`initdata`] | the initdata document and its digest |
@@ -24,6 +25,7 @@
 pub mod build;
 pub mod canonical;
 pub mod check;
+pub mod diff;
 pub mod disk;
 mod error;
 pub mod host_value;
@@ -36,6 +38,7 @@ pub mod user;
 pub mod words;
 
 pub use build::{ImageFacts, RunOptions};
+pub use diff::{Change, Kind};
 pub use disk::{decode_disk, encode_disk, from_annotation, to_annotation};
 pub use error::{ContractError, InitdataError};
 pub use host_value::{HostValueError, check_service_link, service_link_type};

@@ -305,7 +305,8 @@ pub struct VolumeMount {
 }
 
 /// Whether a container is started again after its end, at the host's wish.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+/// A later one allows more than an earlier one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
     /// Never.

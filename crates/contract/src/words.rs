@@ -1,9 +1,14 @@
 //! The contract as plain sentences, for somebody who has to answer for it and does not read TOML.
 
-use crate::model::{Container, Contract, DEFAULT_PIDS, Permission, User};
+mod pod;
+mod summary;
+pub(crate) mod text;
+
+use self::text::{command, cpus, kind, mount, restart, size, user, visible};
+use crate::model::{Container, Contract, DEFAULT_PIDS, HostType, Permission};
 
 /// Capabilities that lead out of a container into its pod VM: mounts, kernel modules, raw memory and disks, files by handle.
-const REACHING: [&str; 7] =
+pub(crate) const REACHING: [&str; 7] =
     ["CAP_BPF", "CAP_DAC_READ_SEARCH", "CAP_MKNOD", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"];
 
 impl Contract {
@@ -28,49 +33,53 @@ impl Contract {
                     .to_owned(),
             );
         }
+        pod::order(self, &mut words);
+        pod::settings(&self.pod, &mut words);
+        pod::operator(self.operator.as_ref(), &mut words);
+        for (name, volume) in &self.volumes {
+            pod::volume(name, volume, &mut words);
+        }
         for (name, container) in &self.containers {
-            container.words(name, &mut words);
+            self.words_of(name, container, &mut words);
         }
         words
     }
-}
 
-impl Container {
-    fn words(&self, name: &str, out: &mut Vec<String>) {
+    fn words_of(&self, name: &str, container: &Container, out: &mut Vec<String>) {
         let mut say = |text: String| out.push(format!("{name}: {text}"));
-        let layers = if self.layers.len() == 1 { "layer is" } else { "layers are" };
+        let layers = if container.layers.len() == 1 { "layer is" } else { "layers are" };
         say(format!(
             "runs image {} with exactly the content of {}; each block of its {} {layers} checked when it is read.",
-            visible(&self.image),
-            self.image_digest,
-            self.layers.len()
+            visible(&container.image),
+            container.image_digest,
+            container.layers.len()
         ));
-        say(format!("runs the command {} in {}.", command(&self.args), visible(&self.cwd)));
-        let root = if self.is_root() { " (root inside the container)" } else { "" };
-        say(format!("runs as {}{root}.", user(&self.user)));
-        if self.capabilities.is_empty() {
+        say(format!("runs the command {} in {}.", command(&container.args), visible(&container.cwd)));
+        let root = if container.is_root() { " (root inside the container)" } else { "" };
+        say(format!("runs as {}{root}.", user(&container.user)));
+        if container.capabilities.is_empty() {
             say("has no special rights of the system administrator.".to_owned());
         } else {
-            say(format!("has these rights of the system administrator: {}.", self.capabilities.join(", ")));
+            say(format!("has these rights of the system administrator: {}.", container.capabilities.join(", ")));
         }
         let reaching: Vec<&str> =
-            self.capabilities.iter().map(String::as_str).filter(|c| REACHING.contains(c)).collect();
+            container.capabilities.iter().map(String::as_str).filter(|c| REACHING.contains(c)).collect();
         if !reaching.is_empty() {
             say(format!("CAN TAKE OVER THE WHOLE POD, and read every secret in it, by {}.", reaching.join(", ")));
         }
-        if !self.no_new_privileges {
+        if !container.no_new_privileges {
             say("MAY GAIN RIGHTS by running set-user-id programs of its image.".to_owned());
         }
-        let bound = size(self.scratch_bytes);
-        say(if self.read_only_root {
+        let bound = size(container.scratch_bytes);
+        say(if container.read_only_root {
             "cannot change its files.".to_owned()
         } else {
             format!("may change its files, up to {bound} in encrypted memory; changes are gone when it ends.")
         });
-        for tmpfs in &self.tmpfs {
+        for tmpfs in &container.tmpfs {
             say(format!("has {} of scratch memory at {}.", size(tmpfs.size_bytes), visible(&tmpfs.path)));
         }
-        for secret in &self.secrets {
+        for secret in &container.secrets {
             say(format!(
                 "gets the secret {} ({}) as the file {}, if the broker agrees.",
                 secret.name,
@@ -78,101 +87,62 @@ impl Container {
                 visible(&secret.path)
             ));
         }
-        if self.secret_api {
+        for entry in &container.mounts {
+            say(format!("{}.", mount(entry, self.volumes.get(&entry.volume))));
+        }
+        if container.secret_api {
             say("every program of the pod can also read this container's secrets at http://127.0.0.1:8006.".to_owned());
         }
-        say(match self.logs {
+        say(match container.logs {
             Permission::Allow => "its output leaves the pod, so whoever runs the host can read it.".to_owned(),
             Permission::Deny => "its output does not leave the pod.".to_owned(),
         });
-        if self.stdin.allowed() {
+        if container.stdin.allowed() {
             say("reads input that the host gives it.".to_owned());
         }
-        if self.exec.is_empty() {
-            say("nobody can start another command in it.".to_owned());
+        if container.terminal {
+            say("its input and output are a terminal.".to_owned());
         }
-        for args in &self.exec {
+        let operator = self.operator.as_ref().is_some_and(|operator| operator.exec.allowed());
+        match (container.exec.is_empty(), operator) {
+            (true, false) => say("nobody can start another command in it.".to_owned()),
+            (true, true) => say("nobody but the operator can start another command in it.".to_owned()),
+            (false, _) => {}
+        }
+        for args in &container.exec {
             say(format!("the host may also start {} in it.", command(args)));
         }
-        if !self.env.is_empty() {
-            let names: Vec<&str> = self.env.keys().map(String::as_str).collect();
+        if !container.env.is_empty() {
+            let names: Vec<&str> = container.env.keys().map(String::as_str).collect();
             say(format!("its environment is fixed: {}.", names.join(", ")));
         }
+        for (variable, type_) in &container.env_from_host {
+            say(match type_ {
+                HostType::Any => format!("THE HOST MAY PUT ANYTHING INTO ITS VARIABLE {variable}."),
+                other => format!("the host chooses its variable {variable}: {}.", kind(other)),
+            });
+        }
+        if container.service_links {
+            say("the host may add the variables that Kubernetes makes for Services: addresses, ports and protocols."
+                .to_owned());
+        }
+        say(format!("{}.", restart(container.restart)));
         let mut limits = Vec::new();
-        limits.extend(self.resources.memory_bytes.map(|bytes| format!("{} of memory", size(bytes))));
-        limits.extend(self.resources.cpu_millis.map(cpus));
-        if self.resources.pids != DEFAULT_PIDS || limits.is_empty() {
-            limits.push(format!("{} processes", self.resources.pids));
+        limits.extend(container.resources.memory_bytes.map(|bytes| format!("{} of memory", size(bytes))));
+        limits.extend(container.resources.cpu_millis.map(cpus));
+        if container.resources.pids != DEFAULT_PIDS || limits.is_empty() {
+            limits.push(format!("{} processes", container.resources.pids));
         }
         say(format!("is limited to {}.", limits.join(", ")));
     }
+}
 
-    fn is_root(&self) -> bool {
+impl Container {
+    /// Whether its process is known to run as root.
+    pub(crate) fn is_root(&self) -> bool {
         match &self.user.name {
             None => self.user.uid == 0,
             Some(name) => matches!(name.split(':').next(), Some("root" | "0")),
         }
-    }
-}
-
-fn user(user: &User) -> String {
-    let mut text = match &user.name {
-        Some(name) => format!("user {name}, as the image's own user list defines it"),
-        None => format!("user {}, group {}", user.uid, user.gid),
-    };
-    if !user.additional_gids.is_empty() {
-        let gids: Vec<String> = user.additional_gids.iter().map(u32::to_string).collect();
-        text.push_str(&format!(" and also groups {}", gids.join(", ")));
-    }
-    text
-}
-
-/// A command so that a person can read it and a shell would split it the same way.
-fn command(args: &[String]) -> String {
-    let plain =
-        |arg: &str| !arg.is_empty() && arg.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b));
-    let quote = |arg: &String| {
-        if plain(arg) { arg.clone() } else { format!("'{}'", visible(arg).replace('\'', "'\\''")) }
-    };
-    args.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-/// Text without control characters, and without characters that change the order in which it is read.
-fn visible(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().flat_map(|c| if hidden(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
-/// `1 CPU`, `0.5 CPUs`, `2.25 CPUs`.
-fn cpus(millis: u64) -> String {
-    let fraction = format!("{:03}", millis % 1000);
-    match (millis, fraction.trim_end_matches('0')) {
-        (1000, _) => "1 CPU".to_owned(),
-        (_, "") => format!("{} CPUs", millis / 1000),
-        (_, fraction) => format!("{}.{fraction} CPUs", millis / 1000),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes.is_multiple_of(*unit) && bytes > 0) {
-        Some((unit, name)) => format!("{} {name}", bytes / unit),
-        None => format!("{bytes} bytes"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_are_said_as_people_say_them() {
-        assert_eq!(cpus(1000), "1 CPU");
-        assert_eq!(cpus(500), "0.5 CPUs");
-        assert_eq!(cpus(2250), "2.25 CPUs");
-        assert_eq!(cpus(16_000), "16 CPUs");
     }
 }

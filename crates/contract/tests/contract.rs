@@ -7,8 +7,11 @@
     clippy::cast_possible_truncation
 )]
 
-use belljar_contract::model::{DEFAULT_PIDS, DEFAULT_SCRATCH};
-use belljar_contract::{Container, Contract, ContractError, Layer, Permission, Resources, Secret, Tmpfs, User};
+mod arbitrary;
+
+use arbitrary::{contract, values};
+use belljar_contract::model::DEFAULT_PIDS;
+use belljar_contract::{Contract, ContractError, HostType, Permission, Resources, User};
 use proptest::prelude::*;
 
 const BASE: &str = include_str!("data/scorer.toml");
@@ -224,78 +227,30 @@ fn plain_words_name_what_matters() {
     assert!(tricky.contains(r"'a\nb \u{202e}c'"), "{tricky}");
 }
 
-fn hex(length: usize) -> impl Strategy<Value = String> {
-    proptest::collection::vec(prop::sample::select(b"0123456789abcdef".to_vec()), length)
-        .prop_map(|bytes| String::from_utf8(bytes).unwrap())
-}
-
-fn path(top: &'static str) -> impl Strategy<Value = String> {
-    proptest::collection::vec("[a-zA-Z0-9_ é'\"\\\\-]{1,12}", 1..4)
-        .prop_map(move |parts| format!("/{top}/{}", parts.join("/")))
-}
-
-prop_compose! {
-    fn container()(
-        (digest, root, salt) in (hex(64), hex(64), hex(64)),
-        args in proptest::collection::vec("[^\0]{1,20}", 1..5),
-        env in proptest::collection::btree_map("[!-<>-~]{1,12}", "[^\0]{0,30}", 0..5),
-        (cwd, tmpfs, secret) in (path("w"), path("t"), path("s")),
-        user in prop_oneof![
-            (0..1_000_000_u32, 0..1_000_000_u32).prop_map(|(uid, gid)| User { uid, gid, ..User::default() }),
-            "[a-z]{1,8}(:[a-z]{1,8})?".prop_map(|name| User { name: Some(name), ..User::default() }),
-        ],
-        additional_gids in proptest::collection::vec(0..70_000_u32, 0..4),
-        flags in proptest::array::uniform7(any::<bool>()),
-        (memory_bytes, cpu_millis, pids) in
-            (proptest::option::of(1_u64 << 20..1 << 40), proptest::option::of(10..1_000_u64), 1..2000_u64),
-        (scratch, mode) in (65_536..1_u64 << 30, 0..0o777_u32),
-        exec in proptest::collection::vec(proptest::collection::vec("[^\0]{1,9}", 1..3), 0..3),
-        hostname in "[a-z]([a-z0-9-]{0,20}[a-z0-9])?",
-    ) -> Container {
-        let permission = |allowed| if allowed { Permission::Allow } else { Permission::Deny };
-        Container {
-            image: "registry.example/a:1".into(),
-            image_digest: format!("sha256:{digest}"),
-            layers: vec![Layer { verity_root: root, salt, data_blocks: pids }],
-            args, env, cwd,
-            user: User { additional_gids, ..user },
-            capabilities: if flags[0] { vec!["CAP_KILL".into(), "CAP_CHOWN".into()] } else { vec![] },
-            no_new_privileges: flags[1],
-            read_only_root: flags[2],
-            tmpfs: vec![Tmpfs { path: tmpfs, size_bytes: scratch, mode }],
-            scratch_bytes: if flags[3] { scratch } else { DEFAULT_SCRATCH },
-            resources: Resources { memory_bytes, cpu_millis, pids },
-            secrets: vec![Secret { name: "a".into(), resource: "kbs:///a/b/c".into(), path: secret, mode }],
-            logs: permission(flags[4]),
-            stdin: permission(flags[5]),
-            exec,
-            secret_api: flags[6],
-            hostname,
-            terminal: flags[0] != flags[1],
-            init: 0, restart: Default::default(), env_from_host: Default::default(), service_links: false, mounts: Vec::new(),
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_contract_survives_its_canonical_form(
-        containers in proptest::collection::btree_map("[a-z]([a-z0-9-]{0,10}[a-z0-9])?", container(), 1..4),
-        debug: bool, pin in hex(64),
+        contract in contract(),
     ) {
-        let broker = Some(belljar_contract::BrokerPin { spki_sha256: pin });
-        let contract = Contract {
-            version: 1, broker, pod: Default::default(), operator: None, volumes: Default::default(), containers, debug };
         prop_assert_eq!(contract.check(), Ok(()));
         let text = contract.to_toml();
         let read = Contract::parse(&text);
         prop_assert_eq!(read.as_ref(), Ok(&contract));
         prop_assert_eq!(read.unwrap().to_toml(), text);
-        for name in contract.containers.keys() {
-            prop_assert!(belljar_contract::oci_spec(&contract, name, &Default::default()).is_ok());
+        for (name, container) in &contract.containers {
+            let host = values(&contract, container);
+            // No value is at hand for a digest.
+            let digest = container.env_from_host.values().any(|kind| matches!(kind, HostType::Sha256(_)));
+            match belljar_contract::oci_spec(&contract, name, &host) {
+                Ok(_) => prop_assert!(!digest),
+                Err(ContractError::HostValue { .. }) => prop_assert!(digest),
+                Err(error) => prop_assert!(false, "{}", error),
+            }
         }
+        prop_assert!(contract.plain_words().iter().chain(&contract.summary()).all(|line| !line.contains('\n')));
+        prop_assert!(contract.summary().len() <= 10 + 2 * contract.containers.len());
     }
 
     #[test]
