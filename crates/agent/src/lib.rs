@@ -43,6 +43,8 @@ pub mod service;
 pub mod start;
 pub mod status;
 pub mod streams;
+pub mod sysctl;
 pub mod tee;
 pub mod transport;
 pub mod tunnel;
+pub mod volumes;

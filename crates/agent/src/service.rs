@@ -1,5 +1,7 @@
 //! The calls of `proto/agent.proto`: checks of the request, then one line to the part of the guest that does it.
 
+mod containers;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,12 +17,11 @@ use belljar_guest_api::{
     limits::{MAX_CHUNK, MAX_NAME, MAX_POLL_MS, one_line},
     status::Code,
 };
-use rustix::process::Signal;
 use ttrpc::r#async::TtrpcContext;
 
 use crate::{
     guest::Guest,
-    pod::{Pod, PodError, Process},
+    pod::PodError,
     probe::{Probe, ProbeError},
     tunnel::TunnelError,
 };
@@ -44,14 +45,6 @@ impl Service {
             return Ok(&self.guest);
         }
         Err(Code::FailedPrecondition.error("no hello on this connection yet: call Hello first"))
-    }
-
-    /// The started container `name`.
-    fn process(&self, name: &str) -> ttrpc::Result<Arc<Process>> {
-        let pod = self.greeted()?.pod.get();
-        let found = named(name)
-            .and_then(|name| pod.map_or_else(|| Err(PodError::NotStarted(name.into())), |pod: &Pod| pod.process(name)));
-        found.map_err(refused)
     }
 }
 
@@ -96,16 +89,20 @@ impl Agent for Service {
         }
     }
 
+    async fn put_volume(&self, _: &TtrpcContext, request: api::PutVolumeRequest) -> ttrpc::Result<api::Empty> {
+        containers::put_volume(self.greeted()?, request).await
+    }
+
     async fn start_container(
         &self,
         _: &TtrpcContext,
         request: api::StartContainerRequest,
     ) -> ttrpc::Result<api::Empty> {
-        let guest = self.greeted()?;
-        let name = named(&request.name).map_err(refused)?;
-        let pod = guest.ready_pod().await.map_err(refused)?;
-        pod.start(guest, name).await.map_err(refused)?;
-        Ok(api::Empty::new())
+        containers::start(self.greeted()?, request).await
+    }
+
+    async fn start_exec(&self, _: &TtrpcContext, request: api::StartExecRequest) -> ttrpc::Result<api::Empty> {
+        containers::start_exec(self.greeted()?, request).await
     }
 
     async fn wait_container(
@@ -113,18 +110,7 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ContainerRequest,
     ) -> ttrpc::Result<api::WaitContainerResponse> {
-        let ended = self.process(&request.name)?.wait().await;
-        let (refusal, refusal_kind) = match ended.refusal {
-            Some(refusal) => (refusal.message, refusal.kind.word().to_owned()),
-            None => Default::default(),
-        };
-        Ok(api::WaitContainerResponse {
-            exit_code: ended.code,
-            oom_killed: ended.oom_killed,
-            refusal,
-            refusal_kind,
-            ..Default::default()
-        })
+        containers::wait(self.greeted()?, request).await
     }
 
     async fn signal_container(
@@ -132,36 +118,27 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::SignalContainerRequest,
     ) -> ttrpc::Result<api::Empty> {
-        let process = self.process(&request.name)?;
-        let number = i32::try_from(request.signal).unwrap_or_default();
-        let signal = Signal::from_named_raw(number).ok_or(PodError::Signal(request.signal)).map_err(refused)?;
-        process.signal(signal).map_err(refused)?;
-        Ok(api::Empty::new())
+        containers::send_signal(self.greeted()?, &request)
+    }
+
+    async fn resize_terminal(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizeTerminalRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        containers::resize(self.greeted()?, &request)
+    }
+
+    async fn stats(&self, _: &TtrpcContext, _: api::Empty) -> ttrpc::Result<api::StatsResponse> {
+        containers::stats(self.greeted()?).await
     }
 
     async fn write_input(&self, _: &TtrpcContext, request: api::WriteInputRequest) -> ttrpc::Result<api::Empty> {
-        let process = self.process(&request.name)?;
-        if request.data.len() > MAX_CHUNK {
-            let found = request.data.len();
-            return Err(Code::InvalidArgument.error(format!("{found} bytes at once, at most {MAX_CHUNK} are allowed")));
-        }
-        let denied = || PodError::Denied { field: "stdin", name: request.name.clone() };
-        let stdin = process.streams.stdin.as_ref().ok_or_else(denied).map_err(refused)?;
-        let stdin = stdin.lock().await;
-        let closed = || refused(PodError::InputClosed(request.name.clone()));
-        let end = stdin.as_ref().ok_or_else(closed)?;
-        end.write_all(&request.data).await.map_err(|_| closed())?;
-        Ok(api::Empty::new())
+        containers::write_input(self.greeted()?, request).await
     }
 
     async fn close_input(&self, _: &TtrpcContext, request: api::ContainerRequest) -> ttrpc::Result<api::Empty> {
-        let process = self.process(&request.name)?;
-        let denied = || PodError::Denied { field: "stdin", name: request.name.clone() };
-        let stdin = process.streams.stdin.as_ref().ok_or_else(denied).map_err(refused)?;
-        match stdin.lock().await.take() {
-            Some(_) => Ok(api::Empty::new()),
-            None => Err(refused(PodError::InputClosed(request.name))),
-        }
+        containers::close_input(self.greeted()?, request).await
     }
 
     async fn read_output(
@@ -169,22 +146,7 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ReadOutputRequest,
     ) -> ttrpc::Result<api::ReadOutputResponse> {
-        let process = self.process(&request.name)?;
-        let (stream, word) = match request.output.enum_value() {
-            Ok(api::Output::STDOUT) => (&process.streams.stdout, "stdout"),
-            Ok(api::Output::STDERR) => (&process.streams.stderr, "stderr"),
-            Err(found) => return Err(Code::InvalidArgument.error(format!("output {found} is not known"))),
-        };
-        let Some(stream) = stream else {
-            // With a terminal, what would be stderr comes on stdout.
-            if word == "stderr" && process.streams.stdout.is_some() {
-                return Ok(api::ReadOutputResponse { eof: true, ..Default::default() });
-            }
-            return Err(refused(PodError::Denied { field: "logs", name: request.name }));
-        };
-        let data = stream.lock().await.read(chunk(request.max)).await;
-        let data = data.map_err(|error| refused(PodError::System { name: request.name, why: error.to_string() }))?;
-        Ok(api::ReadOutputResponse { eof: data.is_empty(), data, ..Default::default() })
+        containers::read_output(self.greeted()?, request).await
     }
 
     async fn tunnel_accept(

@@ -32,8 +32,10 @@ use crate::{
     secret_api::SecretApi,
     service::Service,
     status::{Board, State},
+    sysctl,
     tee::{self, Attester},
     transport::PortListener,
+    volumes::Volumes,
 };
 
 /// Longest wait for the host's port to appear.
@@ -144,7 +146,9 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
         });
     }
     tokio::spawn(watch_layers(guest.clone(), layers.clone()));
-    let _ = guest.pod.set(Pod::new(contract, layers, released));
+    sysctl::apply(&contract.pod.sysctls).map_err(|error| Refusal::new(Kind::Contract, error))?;
+    let volumes = Volumes::prepare(&contract).map_err(|error| Refusal::new(Kind::Internal, error))?;
+    let _ = guest.pod.set(Pod::new(contract, layers, volumes, released));
     guest.board.enter(State::Ready);
     if guest.cmdline.debug {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

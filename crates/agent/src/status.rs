@@ -8,6 +8,9 @@ use tokio::sync::watch;
 
 use crate::{clock::since_boot_us, refusal::Refusal};
 
+/// Most phases that are recorded.
+const MAX_PHASES: usize = 64;
+
 /// State of the pod's start, as the host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -83,12 +86,16 @@ impl Board {
         });
     }
 
-    /// Records a phase that ends now and began at `start_us`.
+    /// Records a phase that ends now and began at `start_us`, if it is one of the first [`MAX_PHASES`]: containers may be started
+    /// again for ever.
     pub fn phase(&self, name: &'static str, start_us: u64) {
         let phase = Phase { name, start_us, end_us: since_boot_us() };
         self.change(|now| {
-            now.phases.push(phase);
-            true
+            let room = now.phases.len() < MAX_PHASES;
+            if room {
+                now.phases.push(phase);
+            }
+            room
         });
     }
 

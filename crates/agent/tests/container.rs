@@ -11,6 +11,10 @@
 mod container_vm;
 #[path = "container/harness.rs"]
 mod harness;
+#[path = "container/join.rs"]
+mod join;
+#[path = "container/places.rs"]
+mod places;
 #[path = "container/probe.rs"]
 mod probe;
 
@@ -288,7 +292,7 @@ fn kernel_places_are_bounded_hidden_and_read_only() {
         assert!(known, "{path}\n{out}");
     }
     for line in [
-        "ls /dev: fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero",
+        "ls /dev: fd full mqueue null ptmx pts random shm stderr stdin stdout termination-log tty urandom zero",
         "ls /dev/pts: ptmx",
         "readlink /dev/fd: /proc/self/fd",
         "write /dev/null: 0",
@@ -604,12 +608,18 @@ fn what_is_not_honoured_is_refused() {
         spec.set_mounts(Some(mounts));
     });
     assert_eq!(mount, "mounts[0].options: relatime");
+    let other = refused(|spec| {
+        let mut mounts = spec.mounts().clone().unwrap();
+        mounts[0].set_typ(Some("nfs".into()));
+        spec.set_mounts(Some(mounts));
+    });
+    assert_eq!(other, "mounts[0].type = Some(\"nfs\")");
     let bind = refused(|spec| {
         let mut mounts = spec.mounts().clone().unwrap();
         mounts[0].set_typ(Some("bind".into()));
         spec.set_mounts(Some(mounts));
     });
-    assert_eq!(bind, "mounts[0].type = Some(\"bind\")");
+    assert_eq!(bind, "malformed mounts", "a bind mount of something that the agent does not give");
     let sysctl = refused(|spec| {
         let mut linux = spec.linux().clone().unwrap();
         linux.set_sysctl(Some([("a".to_owned(), "b".to_owned())].into()));

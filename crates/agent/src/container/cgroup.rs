@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::Timespec;
 
 use super::error::{ContainerError, During, Stage};
@@ -14,6 +15,27 @@ use super::plan::Limits;
 
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the processes of a container use: bytes, and microseconds of CPU time. What the kernel does not count is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time.
+    pub cpu_us: u64,
+    /// CPU time in user mode.
+    pub cpu_user_us: u64,
+    /// CPU time in the kernel.
+    pub cpu_system_us: u64,
+    /// Memory, with what the kernel caches for it.
+    pub memory: u64,
+    /// Memory without file pages that were not used lately, as kubelet counts it.
+    pub working_set: u64,
+    /// Limit of memory; 0: none of its own.
+    pub memory_limit: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Processes that were killed for lack of memory.
+    pub oom_kills: u64,
+}
 
 /// A cgroup of its own for one container.
 #[derive(Debug)]
@@ -29,11 +51,24 @@ impl Cgroup {
         let needed =
             [("memory", limits.memory.is_some()), ("cpu", limits.cpu.is_some()), ("pids", limits.pids.is_some())];
         let available = read(&root.join("cgroup.controllers"))?;
-        for (controller, _) in needed.into_iter().filter(|(_, needed)| *needed) {
-            if !available.split_ascii_whitespace().any(|found| found == controller) {
-                return Err(ContainerError::Controller { root: root.display().to_string(), controller });
+        let mut wanted = String::new();
+        for (controller, needed) in needed {
+            // Those that nothing here limits count what the container uses, and see it killed for lack of memory.
+            match available.split_ascii_whitespace().any(|found| found == controller) {
+                true => wanted.push_str(&format!("+{controller} ")),
+                false if needed => {
+                    return Err(ContainerError::Controller { root: root.display().to_string(), controller });
+                }
+                false => {}
             }
-            write(&root.join("cgroup.subtree_control"), &format!("+{controller}"))?;
+        }
+        let control = root.join("cgroup.subtree_control");
+        let enabled = read(&control)?;
+        let missing =
+            |word: &&str| !enabled.split_ascii_whitespace().any(|found| word.strip_prefix('+') == Some(found));
+        let wanted: Vec<&str> = wanted.split_ascii_whitespace().filter(missing).collect();
+        if !wanted.is_empty() {
+            write(&control, &wanted.join(" "))?;
         }
         match fs::create_dir(&path) {
             // Left by a container that has ended; only an empty cgroup can be removed.
@@ -52,10 +87,13 @@ impl Cgroup {
     }
 
     fn limit(&self, limits: Limits) -> Result<(), ContainerError> {
+        // Out of memory, its own or the VM's, ends the container as a whole, not the one process that asked last.
+        let together = self.path.join("memory.oom.group");
+        if limits.memory.is_some() || together.exists() {
+            write(&together, "1")?;
+        }
         if let Some(bytes) = limits.memory {
             write(&self.path.join("memory.max"), &bytes.to_string())?;
-            // Out of memory ends the container as a whole, not the one process that asked last.
-            write(&self.path.join("memory.oom.group"), "1")?;
             let swap = self.path.join("memory.swap.max");
             // A kernel without swap has no such file.
             if swap.exists() {
@@ -76,11 +114,50 @@ impl Cgroup {
         File::open(&self.path).during(Stage::Cgroup, self.path.display())
     }
 
-    /// Whether the kernel ended processes for lack of memory (`oom_kill` of `memory.events`).
+    /// Whether the kernel ended processes for lack of memory.
     pub fn oom_killed(&self) -> bool {
-        let events = read(&self.path.join("memory.events")).unwrap_or_default();
-        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        kills.and_then(|kills| kills.trim().parse::<u64>().ok()).is_some_and(|kills| kills > 0)
+        self.value("memory.events", "oom_kill") > 0
+    }
+
+    /// What its processes use now.
+    pub fn usage(&self) -> Usage {
+        let memory = self.value("memory.current", "");
+        Usage {
+            cpu_us: self.value("cpu.stat", "usage_usec"),
+            cpu_user_us: self.value("cpu.stat", "user_usec"),
+            cpu_system_us: self.value("cpu.stat", "system_usec"),
+            memory,
+            working_set: memory.saturating_sub(self.value("memory.stat", "inactive_file")),
+            memory_limit: self.value("memory.max", ""),
+            pids: self.value("pids.current", ""),
+            oom_kills: self.value("memory.events", "oom_kill"),
+        }
+    }
+
+    /// The number behind `key` in a flat keyed file, or the only one with an empty key (Documentation/admin-guide/cgroup-v2.rst,
+    /// "Interface Files"). 0 where there is none, as for `max`.
+    fn value(&self, file: &str, key: &str) -> u64 {
+        let text = read(&self.path.join(file)).unwrap_or_default();
+        let value = text.lines().find_map(|line| match line.split_once(' ') {
+            Some((found, value)) => (found == key).then_some(value),
+            None => key.is_empty().then_some(line),
+        });
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// A signal to every process in it.
+    pub fn signal(&self, signal: Signal) -> Result<(), ContainerError> {
+        let members = read(&self.path.join("cgroup.procs"))?;
+        let own = format!("0::/{}", self.name);
+        for pid in members.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)) {
+            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            // The number may be another process's by now; the descriptor stays with the one that is looked at here.
+            let place = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_pid())).unwrap_or_default();
+            if place.lines().any(|line| line == own) {
+                let _ = pidfd_send_signal(&pidfd, signal);
+            }
+        }
+        Ok(())
     }
 
     /// SIGKILL to every process in it, also to those that are being made.

@@ -10,7 +10,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::fs::Gid;
 use rustix::io::Errno;
+
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::error::Stage;
@@ -46,6 +48,8 @@ pub(super) struct Child<'a> {
     pub args: Pointers<'a>,
     pub env: Pointers<'a>,
     pub report: RawFd,
+    /// Whether it is a further process of a container, in whose namespaces the calling thread is already.
+    pub joins: bool,
 }
 
 /// A mount that shows the namespaces of the process that makes it.
@@ -117,14 +121,18 @@ impl Failure {
 }
 
 impl Child<'_> {
-    /// Clones the calling thread into the cgroup and a PID namespace of its own. Gives the process and its pidfd.
+    /// Clones the calling thread into the cgroup, and into a PID namespace of its own unless it joins one. Gives the process and its
+    /// pidfd.
     pub fn start(&self, cgroup: RawFd) -> io::Result<(i32, OwnedFd)> {
         let mut pidfd: RawFd = -1;
         // SAFETY: all-zero is a valid `clone_args`.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
         let wide = |flag: libc::c_int| u64::from(flag.unsigned_abs());
         // CLONE_INTO_CGROUP (1 << 33) does not fit the type that libc gives it.
-        arguments.flags = wide(libc::CLONE_NEWPID) | wide(libc::CLONE_PIDFD) | 1 << 33;
+        arguments.flags = wide(libc::CLONE_PIDFD) | 1 << 33;
+        if !self.joins {
+            arguments.flags |= wide(libc::CLONE_NEWPID);
+        }
         arguments.pidfd = u64::try_from(std::ptr::from_mut(&mut pidfd).addr()).unwrap_or_default();
         arguments.exit_signal = wide(libc::SIGCHLD);
         arguments.cgroup = u64::try_from(cgroup).unwrap_or(u64::MAX);
@@ -162,8 +170,14 @@ impl Child<'_> {
             move |error: io::Error| Failure { stage, index: 0, errno: error.raw_os_error().unwrap_or(0) }
         };
 
-        // SAFETY: CLONE_NEWCGROUP does not touch the descriptor table.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.map_err(at(Stage::Namespace, 0))?;
+        if self.joins {
+            // Until `execve` this process has a copy of the agent's memory, and from here on the container's processes see it: none of
+            // them may look inside, not even one with the same user and capabilities (ptrace(2), "dumpable").
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at(Stage::Namespace, 0))?;
+        } else {
+            // SAFETY: CLONE_NEWCGROUP does not touch the descriptor table.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.map_err(at(Stage::Namespace, 0))?;
+        }
         for (index, m) in self.mounts.iter().enumerate() {
             mount(m.kind.as_c_str(), m.destination.as_c_str(), m.kind.as_c_str(), m.flags, None::<&CStr>)
                 .map_err(at(Stage::Mount, index))?;

@@ -27,6 +27,9 @@ pub enum ContainerError {
     /// The image's user or group cannot be resolved.
     #[error(transparent)]
     User(#[from] ContractError),
+    /// A kernel setting cannot be made.
+    #[error(transparent)]
+    Sysctl(#[from] crate::sysctl::SysctlError),
     /// The image has something at a mount point that would lead the mount elsewhere.
     #[error(
         "the image has {found} at {path}, where a {needed} is needed: change the image or the path in the contract"
@@ -61,6 +64,15 @@ pub enum ContainerError {
         /// The name.
         name: String,
     },
+    /// The container has ended.
+    #[error("the container has ended")]
+    Gone,
+    /// A process that is about to join the container could be looked into by those that are there.
+    #[error(
+        "the container has CAP_SYS_PTRACE, with which it could read the guest's own memory in a process that is about to join it: \
+         leave the capability or the exec out"
+    )]
+    Tracer,
     /// Processes of the container are still there 2 s after being killed.
     #[error("processes of container {name} are still there 2 s after SIGKILL")]
     StillRunning {

@@ -11,28 +11,36 @@
 mod cgroup;
 mod child;
 mod error;
+mod exec;
 mod generated;
 mod inside;
 mod plan;
 mod rootfs;
 mod seccomp;
 mod syscalls;
+mod terminal;
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use belljar_contract::ResolvedUser;
 use rustix::fs::Gid;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use zeroize::Zeroizing;
 
 use cgroup::Cgroup;
+pub use cgroup::Usage;
 use child::{Child, ChildMount, Failure, Pointers};
 use error::During;
 pub use error::{ContainerError, Stage};
+pub use exec::{Beginning, Entrance, Joined};
 use plan::Plan;
+pub use terminal::resize;
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -49,8 +57,34 @@ pub struct Bundle {
     pub secrets: Vec<SecretFile>,
     /// Files of the agent's making that appear in it, read-only.
     pub generated: Vec<GeneratedFile>,
+    /// What appears at the specification's bind mounts, one for each; their sources are only names.
+    pub binds: Vec<Bind>,
+    /// Kernel settings that the container's own namespaces have, by name with dots.
+    pub sysctls: BTreeMap<String, String>,
     /// Mount point of the cgroup v2 hierarchy, normally `/sys/fs/cgroup`.
     pub cgroup_root: PathBuf,
+}
+
+/// A file or directory of the agent's mount namespace that appears in the container.
+#[derive(Debug)]
+pub struct Bind {
+    /// Where: the destination of a bind mount of the specification.
+    pub destination: PathBuf,
+    /// A clone of its mount, attached nowhere (open_tree(2)).
+    pub tree: OwnedFd,
+}
+
+/// What appears in a container beside its image and its own file systems; the fields are those of [`Bundle`].
+#[derive(Debug, Default)]
+pub struct Additions {
+    /// Secrets.
+    pub secrets: Vec<SecretFile>,
+    /// Files of the agent's making.
+    pub generated: Vec<GeneratedFile>,
+    /// Volumes.
+    pub binds: Vec<Bind>,
+    /// Kernel settings.
+    pub sysctls: BTreeMap<String, String>,
 }
 
 /// A file of the agent's making, for everybody in the container to read.
@@ -71,6 +105,9 @@ pub struct SecretFile {
     /// Content.
     pub content: Zeroizing<Vec<u8>>,
 }
+
+/// File where a container may leave a message for whoever asks why it has ended, as Kubernetes calls it by default.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Standard streams of the process.
 #[derive(Debug)]
@@ -96,6 +133,8 @@ pub struct Running {
     pidfd: OwnedFd,
     cgroup: Cgroup,
     terminal: Option<OwnedFd>,
+    message: OwnedFd,
+    ground: Arc<Ground>,
 }
 
 /// How a process has ended.
@@ -115,7 +154,8 @@ pub enum Exit {
 /// [`ContainerError`].
 pub fn spawn(bundle: Bundle, stdio: Stdio) -> Result<Running, ContainerError> {
     let prepared = prepare(&bundle.name, &bundle.spec, &bundle.cgroup_root)?;
-    prepared.start(bundle.layers, bundle.scratch_bytes, bundle.secrets, bundle.generated, stdio)
+    let Bundle { layers, scratch_bytes, secrets, generated, binds, sysctls, .. } = bundle;
+    prepared.start(layers, scratch_bytes, Additions { secrets, generated, binds, sysctls }, stdio)
 }
 
 /// The first part of [`spawn`], which needs neither layers nor secrets and so can be done while these are on their way: reads the
@@ -148,14 +188,13 @@ impl Prepared {
         self,
         layers: Vec<PathBuf>,
         scratch_bytes: u64,
-        secrets: Vec<SecretFile>,
-        generated: Vec<GeneratedFile>,
+        additions: Additions,
         stdio: Stdio,
     ) -> Result<Running, ContainerError> {
         let Self { plan, cgroup } = self;
         // The thread's file system root and namespaces end with it; the container's process keeps them.
         let started = std::thread::scope(|scope| {
-            let body = || start(&plan, layers, scratch_bytes, secrets, &generated, stdio, &cgroup);
+            let body = || start(&plan, layers, scratch_bytes, additions, stdio, &cgroup);
             let thread = std::thread::Builder::new().name("container".to_owned()).spawn_scoped(scope, body);
             let failed = |error: io::Error| Err(error).during(Stage::Clone, cgroup.path.display());
             match thread.map(std::thread::ScopedJoinHandle::join) {
@@ -165,7 +204,10 @@ impl Prepared {
             }
         });
         match started {
-            Ok((pid, pidfd, terminal)) => Ok(Running { pid, pidfd, cgroup, terminal }),
+            Ok(Started { pid, pidfd, terminal, message, user }) => {
+                let ground = Arc::new(Ground { env: whole_env(&plan, &user), plan, user });
+                Ok(Running { pid, pidfd, cgroup, terminal, message, ground })
+            }
             Err(error) => {
                 let _ = cgroup.remove();
                 Err(error)
@@ -180,15 +222,30 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-type Started = (Pid, OwnedFd, Option<OwnedFd>);
+/// What is known of a container once its first process runs.
+struct Started {
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    message: OwnedFd,
+    user: ResolvedUser,
+}
+
+/// What every process of a container stands on.
+#[derive(Debug)]
+struct Ground {
+    plan: Plan,
+    user: ResolvedUser,
+    /// The environment, with `HOME`.
+    env: Vec<CString>,
+}
 
 /// Runs in the thread of [`Prepared::start`].
 fn start(
     plan: &Plan,
     layers: Vec<PathBuf>,
     scratch_bytes: u64,
-    secrets: Vec<SecretFile>,
-    generated: &[GeneratedFile],
+    additions: Additions,
     stdio: Stdio,
     cgroup: &Cgroup,
 ) -> Result<Started, ContainerError> {
@@ -200,86 +257,142 @@ fn start(
         return Err(plan::malformed("layers", "at least one", &"none"));
     }
     let directory = cgroup.open()?;
-    let ready = rootfs::build(plan, &layers, scratch_bytes, secrets, generated)?;
-    let (master, stdio) = match (stdio, ready.terminal) {
-        (Stdio::Streams { stdin, stdout, stderr }, _) => (None, [stdin, stdout, stderr]),
-        (Stdio::Terminal, Some((master, peer))) => {
-            let copy = |fd: &OwnedFd| fd.try_clone().during(Stage::Terminal, "its peer");
-            (Some(master), [copy(&peer)?, copy(&peer)?, peer])
-        }
-        (Stdio::Terminal, None) => return Err(io::Error::from_raw_os_error(libc::ENOTTY)).during(Stage::Terminal, ""),
-    };
-    let mut env = plan.env.clone();
-    if !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=")) {
-        env.extend(CString::new(format!("HOME={}", ready.user.home)));
-    }
-    let program = program(plan, &env)?;
-    let (mut report, reporter) = io::pipe().during(Stage::Clone, "its report")?;
-    let reporter = duplicate_high(&reporter.into()).during(Stage::Clone, "its report")?;
-    let high = |fd: OwnedFd| duplicate_high(&fd).during(Stage::Stdio, "a stream");
-    let [stdin, stdout, stderr] = stdio;
-    let child = Child {
-        mounts: ChildMount::all(plan),
-        masked: &plan.masked,
-        read_only: &plan.read_only,
-        stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
-        terminal: plan.terminal,
-        rlimits: &plan.rlimits,
-        cwd: CString::new(plan.cwd.as_os_str().as_encoded_bytes()).unwrap_or_default(),
-        umask: plan.umask,
-        uid: ready.user.uid,
-        gid: ready.user.gid,
-        groups: ready.user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect(),
-        capabilities: plan.capabilities,
-        no_new_privileges: plan.no_new_privileges,
-        filters: &plan.filters,
-        program,
-        args: Pointers::new(&plan.args),
-        env: Pointers::new(&env),
-        report: reporter.as_raw_fd(),
-    };
-    let (pid, pidfd) = child.start(directory.as_raw_fd()).during(Stage::Clone, lossy(&child.program))?;
-    // The child's copy is closed by its `execve` or its end; with ours closed, too, the report ends then.
-    drop(reporter);
-    let mut told = Vec::new();
-    let read = report.read_to_end(&mut told);
-    let failure = Failure::read(&told);
-    if read.is_err() || failure.is_some() {
-        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-        let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    }
-    read.during(Stage::Clone, lossy(&child.program))?;
-    if let Some(failure) = failure {
-        let source = io::Error::from_raw_os_error(failure.errno);
-        return Err(ContainerError::Setup { stage: failure.stage, subject: describe(&child, failure), source });
-    }
-    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).during(Stage::Clone, lossy(&child.program))?;
-    Ok((pid, pidfd, master))
+    let ready = rootfs::build(plan, &layers, scratch_bytes, additions)?;
+    let env = whole_env(plan, &ready.user);
+    let (master, stdio) = streams(stdio, ready.terminal)?;
+    let process =
+        Launch { plan, user: &ready.user, env: &env, args: &plan.args, terminal: plan.terminal, joins: false };
+    let launched = process.launch(stdio, &directory)?;
+    let program = launched.program.clone();
+    let (pid, pidfd) = launched.become_program(plan, &ready.user)?;
+    let pid = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).during(Stage::Clone, lossy(&program))?;
+    Ok(Started { pid, pidfd, terminal: master, message: ready.message, user: ready.user })
 }
 
-/// What a failure of the child was about.
-fn describe(child: &Child<'_>, failure: Failure) -> String {
-    let index = failure.index;
-    match failure.stage {
-        Stage::Mount => child.mounts.get(index).map(|mount| lossy(&mount.destination)),
-        Stage::Mask => child.masked.get(index).map(|path| lossy(path)),
-        Stage::ReadOnly => child.read_only.get(index).map(|path| lossy(path)),
-        Stage::Rlimit => {
-            child.rlimits.get(index).map(|limit| format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+/// The streams of the process, and the master of its terminal.
+fn streams(
+    stdio: Stdio,
+    terminal: Option<(OwnedFd, OwnedFd)>,
+) -> Result<(Option<OwnedFd>, [OwnedFd; 3]), ContainerError> {
+    match (stdio, terminal) {
+        (Stdio::Streams { stdin, stdout, stderr }, _) => Ok((None, [stdin, stdout, stderr])),
+        (Stdio::Terminal, Some((master, peer))) => {
+            let copy = |fd: &OwnedFd| fd.try_clone().during(Stage::Terminal, "its peer");
+            Ok((Some(master), [copy(&peer)?, copy(&peer)?, peer]))
         }
-        Stage::WorkingDirectory => Some(lossy(&child.cwd)),
-        Stage::Identity => Some(format!("user {} and group {}", child.uid, child.gid)),
+        (Stdio::Terminal, None) => Err(io::Error::from_raw_os_error(libc::ENOTTY)).during(Stage::Terminal, ""),
+    }
+}
+
+fn whole_env(plan: &Plan, user: &ResolvedUser) -> Vec<CString> {
+    let mut env = plan.env.clone();
+    if !env.iter().any(|entry| entry.as_bytes().starts_with(b"HOME=")) {
+        env.extend(CString::new(format!("HOME={}", user.home)));
+    }
+    env
+}
+
+/// A process to be, of a container whose root and namespaces the calling thread is in.
+struct Launch<'a> {
+    plan: &'a Plan,
+    user: &'a ResolvedUser,
+    env: &'a [CString],
+    args: &'a [CString],
+    terminal: bool,
+    joins: bool,
+}
+
+/// A process that has been made and has not become its program yet.
+#[derive(Debug)]
+struct Launched {
+    pid: i32,
+    pidfd: OwnedFd,
+    report: io::PipeReader,
+    program: CString,
+}
+
+impl Launch<'_> {
+    fn launch(&self, stdio: [OwnedFd; 3], cgroup: &impl AsRawFd) -> Result<Launched, ContainerError> {
+        let Self { plan, user, env, args, terminal, joins } = *self;
+        let program = program(args, &plan.cwd, env)?;
+        let (report, reporter) = io::pipe().during(Stage::Clone, "its report")?;
+        let reporter = duplicate_high(&reporter.into()).during(Stage::Clone, "its report")?;
+        let high = |fd: OwnedFd| duplicate_high(&fd).during(Stage::Stdio, "a stream");
+        let [stdin, stdout, stderr] = stdio;
+        // A process that joins finds mounts, hidden and read-only paths as the first one has left them.
+        let first = |paths: &'_ [CString]| if joins { 0 } else { paths.len() };
+        let child = Child {
+            mounts: if joins { Vec::new() } else { ChildMount::all(plan) },
+            masked: plan.masked.get(..first(&plan.masked)).unwrap_or_default(),
+            read_only: plan.read_only.get(..first(&plan.read_only)).unwrap_or_default(),
+            stdio: [high(stdin)?, high(stdout)?, high(stderr)?],
+            terminal,
+            rlimits: &plan.rlimits,
+            cwd: CString::new(plan.cwd.as_os_str().as_encoded_bytes()).unwrap_or_default(),
+            umask: plan.umask,
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+            capabilities: plan.capabilities,
+            no_new_privileges: plan.no_new_privileges,
+            filters: &plan.filters,
+            program,
+            args: Pointers::new(args),
+            env: Pointers::new(env),
+            report: reporter.as_raw_fd(),
+            joins,
+        };
+        let (pid, pidfd) = child.start(cgroup.as_raw_fd()).during(Stage::Clone, lossy(&child.program))?;
+        // The child's copy of the reporter is closed by its `execve` or its end; with ours closed, too, the report ends then.
+        Ok(Launched { pid, pidfd, report, program: child.program })
+    }
+}
+
+impl Launched {
+    /// Waits until the process has become its program. One that has not is killed and reaped.
+    fn become_program(mut self, plan: &Plan, user: &ResolvedUser) -> Result<(i32, OwnedFd), ContainerError> {
+        let mut told = Vec::new();
+        let read = self.report.read_to_end(&mut told);
+        let failure = Failure::read(&told);
+        if read.is_err() || failure.is_some() {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+        read.during(Stage::Clone, lossy(&self.program))?;
+        match failure {
+            Some(failure) => Err(explain(plan, user, &self.program, failure)),
+            None => Ok((self.pid, self.pidfd)),
+        }
+    }
+}
+
+/// The error for a failure of the child.
+fn explain(plan: &Plan, user: &ResolvedUser, program: &CStr, failure: Failure) -> ContainerError {
+    let index = failure.index;
+    let subject = match failure.stage {
+        Stage::Mount => {
+            let mut mounts = plan.mounts.iter().filter(|mount| mount.kind.in_child());
+            mounts.nth(index).map(|mount| mount.destination.display().to_string())
+        }
+        Stage::Mask => plan.masked.get(index).map(|path| lossy(path)),
+        Stage::ReadOnly => plan.read_only.get(index).map(|path| lossy(path)),
+        Stage::Rlimit => {
+            plan.rlimits.get(index).map(|limit| format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+        }
+        Stage::WorkingDirectory => Some(plan.cwd.display().to_string()),
+        Stage::Identity => Some(format!("user {} and group {}", user.uid, user.gid)),
         Stage::Namespace => Some("cgroup".to_owned()),
         Stage::Stdio => Some("the standard streams".to_owned()),
-        _ => Some(lossy(&child.program)),
-    }
-    .unwrap_or_default()
+        _ => Some(lossy(program)),
+    };
+    let source = io::Error::from_raw_os_error(failure.errno);
+    ContainerError::Setup { stage: failure.stage, subject: subject.unwrap_or_default(), source }
 }
 
 /// Finds the program as Docker does: a name with a slash is a path, another one is looked up in the container's own `PATH`.
 /// The thread's root is the container's by now.
-fn program(plan: &Plan, env: &[CString]) -> Result<CString, ContainerError> {
-    let name = plan.args.first().cloned().unwrap_or_default();
+fn program(args: &[CString], cwd: &Path, env: &[CString]) -> Result<CString, ContainerError> {
+    let name = args.first().cloned().unwrap_or_default();
     if name.as_bytes().contains(&b'/') {
         return Ok(name);
     }
@@ -287,13 +400,26 @@ fn program(plan: &Plan, env: &[CString]) -> Result<CString, ContainerError> {
     let wanted = lossy(&name);
     for directory in path.split(':') {
         // An empty entry is the working directory.
-        let candidate = plan.cwd.join(directory).join(&wanted);
+        let candidate = cwd.join(directory).join(&wanted);
         let found = std::fs::metadata(&candidate);
         if found.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0) {
             return Ok(CString::new(candidate.as_os_str().as_encoded_bytes()).unwrap_or_default());
         }
     }
     Err(ContainerError::NotInPath { program: wanted, path: path.to_owned() })
+}
+
+/// The last bytes of a file as text of at most `max` bytes; what is no UTF-8 is replaced.
+fn tail(file: &OwnedFd, max: usize) -> io::Result<String> {
+    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; size.min(max)];
+    let from = u64::try_from(size.saturating_sub(max)).unwrap_or(0);
+    let count = rustix::io::pread(file, bytes.as_mut_slice(), from)?;
+    bytes.truncate(count);
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    // A replacement is longer than what it replaces.
+    text.truncate((0..=text.len().min(max)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
+    Ok(text)
 }
 
 /// A copy that none of the descriptors 0 to 2 can be.
@@ -360,9 +486,38 @@ impl Running {
         self.cgroup.kill()
     }
 
+    /// Sends a signal to every process of the container. A process that it is just making may be missed, except by SIGKILL.
+    ///
+    /// # Errors
+    /// [`ContainerError::Setup`] when the cgroup is gone.
+    pub fn signal_all(&self, signal: Signal) -> Result<(), ContainerError> {
+        if signal == Signal::KILL { self.cgroup.kill() } else { self.cgroup.signal(signal) }
+    }
+
     /// Whether the kernel ended the container for lack of memory; to be asked before [`Running::cleanup`].
     pub fn oom_killed(&self) -> bool {
         self.cgroup.oom_killed()
+    }
+
+    /// What the container uses now.
+    pub fn usage(&self) -> Usage {
+        self.cgroup.usage()
+    }
+
+    /// The last `max` bytes of what the container has written to [`TERMINATION_LOG`], as text.
+    ///
+    /// # Errors
+    /// What reading the file gives.
+    pub fn termination_message(&self, max: usize) -> io::Result<String> {
+        tail(&self.message, max)
+    }
+
+    /// The way in for further processes.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn entrance(&self) -> io::Result<Entrance> {
+        Ok(Entrance::new(self.pidfd.try_clone()?, self.cgroup.path.clone(), self.ground.clone()))
     }
 
     /// Ends what still runs and removes the cgroup; mounts, scratch memory and secrets go with the last process.

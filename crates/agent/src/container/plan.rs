@@ -56,6 +56,7 @@ const HONOURED: [&str; 39] = [
 ];
 
 /// All that the runtime does for one container.
+#[derive(Debug)]
 pub(super) struct Plan {
     pub args: Vec<CString>,
     pub env: Vec<CString>,
@@ -76,7 +77,7 @@ pub(super) struct Plan {
 }
 
 /// Capability sets as bit masks.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sets {
     pub bounding: u64,
     pub effective: u64,
@@ -85,6 +86,7 @@ pub(super) struct Sets {
     pub ambient: u64,
 }
 
+#[derive(Debug)]
 pub(super) struct Rlimit {
     pub resource: u32,
     pub soft: u64,
@@ -99,7 +101,7 @@ pub(super) struct Limits {
     pub pids: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Proc,
     Sysfs,
@@ -107,8 +109,11 @@ pub(super) enum Kind {
     Devpts,
     Mqueue,
     Cgroup,
+    /// What the agent gives for this destination; the source is only a name.
+    Bind,
 }
 
+#[derive(Debug)]
 pub(super) struct PlannedMount {
     pub destination: PathBuf,
     pub kind: Kind,
@@ -126,6 +131,7 @@ impl Kind {
             Self::Devpts => "devpts",
             Self::Mqueue => "mqueue",
             Self::Cgroup => "cgroup2",
+            Self::Bind => "bind",
         }
     }
 
@@ -222,6 +228,7 @@ fn planned(index: usize, mount: &Mount) -> Result<PlannedMount, ContainerError> 
         Some("devpts") => Kind::Devpts,
         Some("mqueue") => Kind::Mqueue,
         Some("cgroup2") => Kind::Cgroup,
+        Some("bind") => Kind::Bind,
         other => return Err(ContainerError::NotHonoured { field: format!("{field}.type = {other:?}") }),
     };
     let mut flags = MountAttrFlags::empty();
@@ -233,6 +240,7 @@ fn planned(index: usize, mount: &Mount) -> Result<PlannedMount, ContainerError> 
             (_, "nosuid", None) => flags |= MountAttrFlags::MOUNT_ATTR_NOSUID,
             (_, "nodev", None) => flags |= MountAttrFlags::MOUNT_ATTR_NODEV,
             (_, "noexec", None) => flags |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            (Kind::Bind, "rbind" | "rw", None) => {}
             (Kind::Tmpfs, "mode" | "size", Some(_))
             | (Kind::Devpts, "mode" | "ptmxmode" | "gid", Some(_))
             | (Kind::Devpts, "newinstance", None) => data.push((key.to_owned(), value.map(str::to_owned))),
@@ -321,7 +329,7 @@ fn limits(resources: &LinuxResources) -> Result<Limits, ContainerError> {
     Ok(Limits { memory, cpu, pids })
 }
 
-fn strings(field: &str, texts: &[String]) -> Result<Vec<CString>, ContainerError> {
+pub(super) fn strings(field: &str, texts: &[String]) -> Result<Vec<CString>, ContainerError> {
     let text = |text: &String| CString::new(text.as_str()).map_err(|_| malformed(field, "text without NUL", text));
     texts.iter().map(text).collect()
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, makedev, mkdirat, mknodat, openat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -22,8 +22,8 @@ use belljar_contract::ResolvedUser;
 
 use super::error::{ContainerError, During, Stage};
 use super::inside::{Inside, is_there};
-use super::plan::{Plan, PlannedMount};
-use super::{GeneratedFile, SecretFile, generated};
+use super::plan::{Kind, Plan, PlannedMount, malformed};
+use super::{Additions, Bind, SecretFile, generated};
 
 /// Where the thread works. In its own mount namespace it covers the agent's `/dev`, which no container gets to see.
 pub(super) const BASE: &str = "/dev";
@@ -35,6 +35,8 @@ pub(super) struct Ready {
     pub user: ResolvedUser,
     /// Master and peer of the container's terminal.
     pub terminal: Option<(OwnedFd, OwnedFd)>,
+    /// The file [`super::TERMINATION_LOG`].
+    pub message: OwnedFd,
 }
 
 /// Gives the calling thread namespaces of its own, builds the root in them and makes it the thread's root. The thread must end soon
@@ -43,8 +45,7 @@ pub(super) fn build(
     plan: &Plan,
     layers: &[PathBuf],
     scratch_bytes: u64,
-    secrets: Vec<SecretFile>,
-    generated: &[GeneratedFile],
+    Additions { secrets, generated, mut binds, sysctls }: Additions,
 ) -> Result<Ready, ContainerError> {
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     // SAFETY: none of these flags unshares the file descriptor table, which is what makes `unshare` unsafe.
@@ -54,22 +55,30 @@ pub(super) fn build(
     mount_change("/", private).during(Stage::Namespace, "mount")?;
     rustix::system::sethostname(plan.hostname.as_bytes()).during(Stage::Namespace, "uts")?;
 
+    crate::sysctl::apply(&sysctls)?;
+
     let root = overlay(layers, scratch_bytes)?;
     let inside = Inside::new(root, Path::new(BASE).join("rootfs"));
     for mount in &plan.mounts {
-        attach_planned(&inside, mount)?;
+        match mount.kind {
+            Kind::Bind => attach_bind(&inside, mount, &mut binds)?,
+            _ => attach_planned(&inside, mount)?,
+        }
     }
-    devices(&inside)?;
+    if let Some(bind) = binds.first() {
+        return Err(malformed("mounts", "a bind mount for each volume", &bind.destination.display()));
+    }
+    let message = devices(&inside)?;
     inside.own_place_or_existing(&plan.cwd)?;
     let user = plan.user.resolve(&inside.read(Path::new("/etc/passwd"))?, &inside.read(Path::new("/etc/group"))?)?;
-    generated::place(&inside, generated)?;
+    generated::place(&inside, &generated)?;
     place_secrets(&inside, secrets, &user)?;
     let terminal = if plan.terminal { Some(terminal(&inside, &user)?) } else { None };
     if plan.read_only_root {
         set_attributes(inside.root(), MountAttrFlags::MOUNT_ATTR_RDONLY).during(Stage::ReadOnly, "/")?;
     }
     enter(inside.root())?;
-    Ok(Ready { user, terminal })
+    Ok(Ready { user, terminal, message })
 }
 
 impl Inside {
@@ -141,8 +150,26 @@ fn attach_planned(inside: &Inside, mount: &PlannedMount) -> Result<(), Container
     .during(Stage::Mount, format!("{} at {}", mount.kind.name(), destination.display()))
 }
 
-/// The nodes and links that the OCI runtime specification ("Default Devices", "/dev symbolic links") promises to each program.
-fn devices(inside: &Inside) -> Result<(), ContainerError> {
+/// A file or directory of the agent's, at its place.
+fn attach_bind(inside: &Inside, mount: &PlannedMount, binds: &mut Vec<Bind>) -> Result<(), ContainerError> {
+    let destination = &mount.destination;
+    let Some(at) = binds.iter().position(|bind| bind.destination == *destination) else {
+        return Err(malformed("mounts", "a volume for each bind mount", &destination.display()));
+    };
+    let Bind { tree, .. } = binds.swap_remove(at);
+    let directory = FileType::from_raw_mode(fstat(&tree).during(Stage::Mount, destination.display())?.st_mode);
+    let target = match directory {
+        FileType::Directory => inside.own_place(destination)?,
+        _ => inside.file(destination)?,
+    };
+    set_attributes(&tree, mount.flags).during(Stage::Mount, destination.display())?;
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &target, "", empty).during(Stage::Mount, destination.display())
+}
+
+/// The nodes and links that the OCI runtime specification ("Default Devices", "/dev symbolic links") promises to each program. Gives
+/// the file for the termination message, which everybody in the container may write, as kubelet makes it.
+fn devices(inside: &Inside) -> Result<OwnedFd, ContainerError> {
     let dev = inside.kernel_place(Path::new("/dev"))?;
     for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
         mknodat(&dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(1, minor))
@@ -162,7 +189,8 @@ fn devices(inside: &Inside) -> Result<(), ContainerError> {
             symlinkat(target, &dev, name).during(Stage::Device, name)?;
         }
     }
-    Ok(())
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    openat(&dev, "termination-log", flags, Mode::from_raw_mode(0o666)).during(Stage::Device, "termination-log")
 }
 
 /// Writes each secret to one memory file system and mounts its files, one by one, where they belong.
@@ -203,23 +231,7 @@ fn place_secrets(inside: &Inside, secrets: Vec<SecretFile>, user: &ResolvedUser)
 /// A terminal of the container's own devpts, also at `/dev/console`.
 fn terminal(inside: &Inside, user: &ResolvedUser) -> Result<(OwnedFd, OwnedFd), ContainerError> {
     let pts = inside.kernel_place(Path::new("/dev/pts"))?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(&pts, "ptmx", flags, Mode::empty()).during(Stage::Terminal, "/dev/pts/ptmx")?;
-    let unlock: libc::c_int = 0;
-    // SAFETY: TIOCSPTLCK reads one int, which lives for the call.
-    let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, std::ptr::from_ref(&unlock)) };
-    if unlocked != 0 {
-        return Err(std::io::Error::last_os_error()).during(Stage::Terminal, "/dev/pts/ptmx");
-    }
-    // SAFETY: TIOCGPTPEER takes open flags and gives a new descriptor, which nobody else owns.
-    let peer = unsafe {
-        let fd = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error()).during(Stage::Terminal, "its peer");
-        }
-        <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd)
-    };
-    fchown(&peer, Some(Uid::from_raw(user.uid)), None).during(Stage::Terminal, "its owner")?;
+    let (master, peer) = super::terminal::open(&pts, user.uid)?;
     let dev = inside.kernel_place(Path::new("/dev"))?;
     mknodat(&dev, "console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0)
         .during(Stage::Terminal, "/dev/console")?;

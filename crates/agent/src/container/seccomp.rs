@@ -15,6 +15,7 @@ use super::plan::malformed;
 use super::syscalls;
 
 /// Programs in the order in which they are installed.
+#[derive(Debug)]
 pub(super) struct Filters(Vec<BpfProgram>);
 
 impl Filters {

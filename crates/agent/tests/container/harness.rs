@@ -1,15 +1,16 @@
 //! Containers made of this test binary.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{PipeWriter, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use belljar_agent::container::{Bundle, ContainerError, Exit, GeneratedFile, Running, SecretFile, Stdio, spawn};
-use belljar_contract::{Container, Contract, HostValues, oci_spec};
+use belljar_agent::container::{Bind, Bundle, ContainerError, Exit, GeneratedFile, Running, SecretFile, Stdio, spawn};
+use belljar_contract::{Container, Contract, HostValues, Volume, VolumeMount, oci_spec};
 use oci_spec::runtime::{PosixRlimitBuilder, Spec};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -34,6 +35,10 @@ pub struct Case {
     /// Numbers of layers that stand on top a second time; 0 is the one with the program.
     pub again: Vec<usize>,
     pub change: fn(&mut Spec),
+    /// Directories or files of this machine that appear as volumes; each is a volume of the contract, too.
+    pub volumes: Vec<(VolumeMount, PathBuf)>,
+    /// Volumes for the mounts that the container has already, once.
+    pub given: RefCell<Option<Vec<Bind>>>,
     /// Keep the limits of the contract; else the cgroup has none, so that hosts without controllers can run the test.
     pub limits: bool,
     pub stdin: &'static [u8],
@@ -56,22 +61,30 @@ impl Case {
             layers: vec![],
             again: vec![],
             change: |_| {},
+            volumes: vec![],
+            given: RefCell::default(),
             limits: false,
             stdin: b"",
         }
     }
 
     pub fn start(&self) -> Result<(Running, [File; 2], TempDir), ContainerError> {
-        self.begin().map(|(running, files, layers, _)| (running, files, layers))
+        self.begin().map(|(running, files, _, layers, _)| (running, files, layers))
+    }
+
+    /// Starts it with an open stdin.
+    pub fn start_interactive(&self) -> (Running, [File; 2], PipeWriter, TempDir) {
+        let (running, files, stdin, layers, _) = self.begin().unwrap();
+        (running, files, stdin, layers)
     }
 
     /// Starts it and says how long that took.
     pub fn timed(&self) -> (Running, Duration, TempDir) {
-        let (running, _, layers, time) = self.begin().unwrap();
+        let (running, _, _, layers, time) = self.begin().unwrap();
         (running, time, layers)
     }
 
-    fn begin(&self) -> Result<(Running, [File; 2], TempDir, Duration), ContainerError> {
+    fn begin(&self) -> Result<(Running, [File; 2], PipeWriter, TempDir, Duration), ContainerError> {
         let directory = tempfile::tempdir_in(env_tmp()).unwrap();
         let mut layers = vec![directory.path().join("0")];
         fs::create_dir_all(layers[0].join("bin")).unwrap();
@@ -87,7 +100,12 @@ impl Case {
         }
         layers.extend(self.again.iter().map(|number| layers[*number].clone()).collect::<Vec<_>>());
         let mut contract = Contract::parse(include_str!("container.toml")).unwrap();
-        contract.containers = BTreeMap::from([(self.name.clone(), self.container.clone())]);
+        let mut container = self.container.clone();
+        container.mounts.extend(self.volumes.iter().map(|(mount, _)| mount.clone()));
+        for mount in &container.mounts {
+            contract.volumes.insert(mount.volume.clone(), Volume::Scratch { size_bytes: 1 << 20 });
+        }
+        contract.containers = BTreeMap::from([(self.name.clone(), container)]);
         let mut spec = oci_spec(&contract, &self.name, &HostValues::default()).unwrap();
         if !self.limits {
             let mut linux = spec.linux().clone().unwrap();
@@ -108,13 +126,14 @@ impl Case {
             scratch_bytes: self.container.scratch_bytes,
             secrets: secrets.collect(),
             generated: self.generated.clone(),
+            binds: self.binds(),
+            sysctls: BTreeMap::new(),
             cgroup_root: cgroup_root(),
         };
         let (stdout, stdout_end) = std::io::pipe().unwrap();
         let (stderr, stderr_end) = std::io::pipe().unwrap();
         let (stdin, mut stdin_end) = std::io::pipe().unwrap();
         std::io::Write::write_all(&mut stdin_end, self.stdin).unwrap();
-        drop(stdin_end);
         let stdio = if self.container.terminal {
             Stdio::Terminal
         } else {
@@ -124,7 +143,18 @@ impl Case {
         let running = spawn(bundle, stdio)?;
         let time = begun.elapsed();
         let file = |pipe: std::io::PipeReader| File::from(OwnedFd::from(pipe));
-        Ok((running, [file(stdout), file(stderr)], directory, time))
+        Ok((running, [file(stdout), file(stderr)], stdin_end, directory, time))
+    }
+
+    fn binds(&self) -> Vec<Bind> {
+        use rustix::mount::{OpenTreeFlags, open_tree};
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let bind = |(mount, from): &(VolumeMount, PathBuf)| Bind {
+            destination: mount.path.clone().into(),
+            tree: open_tree(rustix::fs::CWD, from, clone).unwrap(),
+        };
+        let given = self.given.take().unwrap_or_default();
+        self.volumes.iter().map(bind).chain(given).collect()
     }
 
     pub fn run(&self) -> Result<Outcome, ContainerError> {

@@ -59,6 +59,15 @@ fn run(verb: &str, rest: &str) -> i32 {
             });
             println!("write {path}: {}", result.map_or_else(|e| e.raw_os_error().unwrap_or(0), |()| 0));
         }
+        // append:TEXT:PATH
+        "append" => {
+            let (text, path) = rest.split_once(':').unwrap();
+            let file = fs::File::options().append(true).create(true).open(path);
+            let result = file.and_then(|mut file| file.write_all(text.as_bytes()));
+            if !path.starts_with("/dev/") || result.is_err() {
+                println!("append {path}: {}", result.map_or_else(|e| e.raw_os_error().unwrap_or(0), |()| 0));
+            }
+        }
         "args" => println!("args: {:?}", std::env::args().collect::<Vec<_>>()),
         "env" => {
             let mut all: Vec<String> = std::env::vars().map(|(k, v)| format!("{k}={v}")).collect();
@@ -89,7 +98,35 @@ fn run(verb: &str, rest: &str) -> i32 {
             std::io::stdin().read_to_string(&mut text).unwrap();
             println!("stdin: {text}");
         }
+        "stdin-line" => {
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
         "stderr" => eprintln!("{rest}"),
+        "winsize" => {
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).unwrap();
+            println!("winsize: {} x {}", size.ws_col, size.ws_row);
+        }
+        // Waits for a change of the terminal's size.
+        "winch" => {
+            // SAFETY: blocks a signal and waits for it; the set lives for the calls.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigaddset(&raw mut set, libc::SIGWINCH);
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+                println!("ready");
+                libc::sigwaitinfo(&raw const set, std::ptr::null_mut());
+            }
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).unwrap();
+            println!("winch: {} x {}", size.ws_col, size.ws_row);
+        }
+        // A child that takes memory.
+        "fork-alloc" => {
+            // SAFETY: the child only touches memory, and is killed.
+            if unsafe { libc::fork() } == 0 {
+                run("alloc", rest);
+                std::process::exit(0);
+            }
+        }
         "tty" => println!("tty: {}", rustix::termios::isatty(std::io::stdout())),
         "syscall" => println!("syscall {rest}: {}", syscall(rest)),
         "nproc" => {
