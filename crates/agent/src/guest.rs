@@ -9,6 +9,7 @@ use belljar_guest_api::limits::MAX_GRACE_MS;
 use tokio::sync::oneshot;
 
 use crate::{
+    attested::Attested,
     cmdline::Cmdline,
     network::PodNetwork,
     pod::{Pod, PodError},
@@ -30,6 +31,8 @@ pub struct Guest {
     pub network: PodNetwork,
     /// Child processes.
     pub reaper: Reaper,
+    /// The attested service, once the contract is bound.
+    pub attested: OnceLock<Arc<Attested>>,
     /// Containers, once the guest is ready.
     pub pod: OnceLock<Pod>,
     stop: Mutex<Option<oneshot::Sender<Duration>>>,
@@ -45,6 +48,7 @@ impl Guest {
             tunnels: Arc::default(),
             network: PodNetwork::default(),
             reaper: Reaper::default(),
+            attested: OnceLock::new(),
             pod: OnceLock::new(),
             stop: Mutex::new(Some(stop)),
         };

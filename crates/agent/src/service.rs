@@ -21,6 +21,7 @@ use ttrpc::r#async::TtrpcContext;
 
 use crate::{
     guest::Guest,
+    inward,
     pod::PodError,
     probe::{Probe, ProbeError},
     tunnel::TunnelError,
@@ -158,6 +159,18 @@ impl Agent for Service {
         Ok(api::TunnelAcceptResponse { id, target: target.to_owned(), ..Default::default() })
     }
 
+    async fn tunnel_open(
+        &self,
+        _: &TtrpcContext,
+        request: api::TunnelOpenRequest,
+    ) -> ttrpc::Result<api::TunnelOpenResponse> {
+        let guest = self.greeted()?;
+        let pod = guest.ready_pod().await.map_err(refused)?;
+        let attested = guest.attested.get().cloned().ok_or_else(|| refused(PodError::Stopping))?;
+        let id = inward::open(&guest.tunnels, pod.contract(), attested, &request.target).await.map_err(tunnel)?;
+        Ok(api::TunnelOpenResponse { id, ..Default::default() })
+    }
+
     async fn tunnel_read(
         &self,
         _: &TtrpcContext,
@@ -232,7 +245,9 @@ fn tunnel(error: TunnelError) -> ttrpc::Error {
     let code = match error {
         TunnelError::Unknown(_) => Code::NotFound,
         TunnelError::TooLong(_) => Code::InvalidArgument,
-        TunnelError::TooMany => Code::ResourceExhausted,
+        TunnelError::TooMany | TunnelError::Busy => Code::ResourceExhausted,
+        TunnelError::Target { .. } => Code::PermissionDenied,
+        TunnelError::Refused { .. } => Code::Unavailable,
         TunnelError::Gone => Code::FailedPrecondition,
     };
     code.error(error.to_string())

@@ -17,6 +17,7 @@ use ttrpc::{r#async::Server, asynchronous::transport::Listener};
 
 use crate::{
     attest,
+    attested::Attested,
     clock::since_boot_us,
     cmdline::Cmdline,
     console,
@@ -125,6 +126,7 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
     })
     .await?;
     let bound = Arc::new(bound);
+    let _ = guest.attested.set(Attested::new(&bound, attester.clone()));
     guest.board.enter(State::Attesting);
     if !guest.cmdline.debug {
         let loud = |error| Refusal::new(Kind::Internal, format!("cannot keep the kernel off the console: {error}"));

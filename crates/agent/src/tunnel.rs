@@ -1,8 +1,8 @@
-//! Outward connections of the guest, carried by the host's `Tunnel*` calls.
+//! Connections out of the guest and into it, carried by the host's `Tunnel*` calls.
 //!
-//! The guest has no network of its own. What it wants to reach is queued here by name; the host accepts it, connects, and
-//! moves bytes both ways. Each direction holds at most one [`MAX_CHUNK`]; a full direction makes its writer wait.
-//! The host is free to read and change everything: only TLS with a pinned key goes through here.
+//! What the guest wants to reach is queued here by name; the host accepts it, connects, and moves bytes both ways. Inward, the host
+//! opens a connection to what [`crate::inward`] allows. Each direction holds at most one [`MAX_CHUNK`]; a full direction makes its
+//! writer wait. The host is free to read and change everything: what must stay secret goes through TLS in here.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,6 +37,25 @@ pub enum TunnelError {
     /// The guest has closed its end.
     #[error("the guest has closed this tunnel")]
     Gone,
+    /// Nothing of that name may be reached.
+    #[error("tunnel target expected {allowed}, found {found:?}")]
+    Target {
+        /// What the contract allows, in words.
+        allowed: String,
+        /// What the host asked for, in one line.
+        found: String,
+    },
+    /// The attested service has as many connections as it serves.
+    #[error("{} connections to the attested service are open already", crate::attested::MAX_CONNECTIONS)]
+    Busy,
+    /// Nobody listens there.
+    #[error("cannot connect to port {port} of the pod's loopback: {why}")]
+    Refused {
+        /// TCP port.
+        port: u16,
+        /// Why.
+        why: String,
+    },
 }
 
 /// All tunnels of the guest.
@@ -65,6 +84,18 @@ struct HostEnd {
 impl Tunnels {
     /// Queues a connection to `target` for the host.
     pub fn open(self: &Arc<Self>, target: &'static str) -> Result<GuestEnd, TunnelError> {
+        let end = self.add(target)?;
+        self.table().waiting.push_back(end.id);
+        self.wanted.notify_one();
+        Ok(end)
+    }
+
+    /// The guest's end of a connection that the host has opened; its id is [`GuestEnd::id`].
+    pub fn inward(self: &Arc<Self>) -> Result<GuestEnd, TunnelError> {
+        self.add("")
+    }
+
+    fn add(self: &Arc<Self>, target: &'static str) -> Result<GuestEnd, TunnelError> {
         let (guest, host) = duplex(MAX_CHUNK);
         let (from_guest, to_guest) = split(host);
         let closed = watch::Sender::new(None);
@@ -77,9 +108,6 @@ impl Tunnels {
         let id = table.last;
         let end = HostEnd { target, from_guest: from_guest.into(), to_guest: to_guest.into(), closed };
         table.open.insert(id, Arc::new(end));
-        table.waiting.push_back(id);
-        drop(table);
-        self.wanted.notify_one();
         Ok(GuestEnd { id, stream: guest, reason, tunnels: self.clone() })
     }
 
@@ -125,7 +153,8 @@ impl Tunnels {
         Ok(buffer)
     }
 
-    /// Gives `data` to the guest; returns when the guest's buffer has taken all of it.
+    /// Gives `data` to the guest; returns when the guest's buffer has taken all of it. No data: the host has no more to send, and the
+    /// guest sees the end of the stream; what it sends itself still reaches the host.
     pub async fn write(&self, id: u64, data: &[u8]) -> Result<(), TunnelError> {
         if data.len() > MAX_CHUNK {
             return Err(TunnelError::TooLong(data.len()));
@@ -134,7 +163,10 @@ impl Tunnels {
         let mut closed = end.closed.subscribe();
         let write = async {
             let mut to_guest = end.to_guest.lock().await;
-            to_guest.write_all(data).await
+            match data {
+                [] => to_guest.shutdown().await,
+                data => to_guest.write_all(data).await,
+            }
         };
         tokio::select! {
             outcome = write => outcome.map_err(|_| TunnelError::Gone),
@@ -168,6 +200,11 @@ pub struct GuestEnd {
 }
 
 impl GuestEnd {
+    /// Number of the tunnel in the host's calls.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Watches for the host's reason for closing the tunnel: untrusted text of one line, possibly empty.
     pub fn reason(&self) -> watch::Receiver<Option<String>> {
         self.reason.clone()
@@ -228,6 +265,22 @@ mod tests {
         assert_eq!(tunnels.read(1, MAX_CHUNK).await.unwrap(), b"last");
         assert_eq!(tunnels.read(1, MAX_CHUNK).await.unwrap(), b"");
         assert_eq!(tunnels.read(1, MAX_CHUNK).await, Err(TunnelError::Unknown(1)));
+    }
+
+    #[tokio::test]
+    async fn a_host_with_no_more_to_send_still_reads() {
+        let tunnels = Arc::new(Tunnels::default());
+        let mut guest = tunnels.inward().unwrap();
+        let id = guest.id();
+        assert_eq!(tunnels.accept(SHORT).await, None, "the host has opened it itself");
+        tunnels.write(id, b"question").await.unwrap();
+        tunnels.write(id, b"").await.unwrap();
+        let mut question = String::new();
+        guest.read_to_string(&mut question).await.unwrap();
+        assert_eq!(question, "question");
+        guest.write_all(b"answer").await.unwrap();
+        assert_eq!(tunnels.read(id, MAX_CHUNK).await.unwrap(), b"answer");
+        assert_eq!(tunnels.write(id, b"more").await, Err(TunnelError::Gone));
     }
 
     #[tokio::test]

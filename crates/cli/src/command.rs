@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::Format;
 use crate::paths::Paths;
 use crate::run::options::RunOptions;
-use crate::verbs::{broker, contract, doctor, guest, image, measure, probe};
+use crate::verbs::{broker, contract, doctor, guest, image, measure, operator, probe, sealed, verify};
 
 /// Confidential containers that explain themselves.
 #[derive(Debug, Parser)]
@@ -51,6 +51,20 @@ pub enum Verb {
     /// Images: prepare, push
     #[command(subcommand)]
     Image(image::ImageVerb),
+    /// Challenge a running pod with a fresh nonce, and compare it with your contract
+    #[command(
+        after_help = "Example: belljar verify pod/web -f web.yaml\nExit codes: 0 it is what you expect, 1 it is not, 3 nothing was compared or no answer."
+    )]
+    Verify(Box<verify::Verify>),
+    /// Output of a container, end to end encrypted from the attested guest
+    #[command(after_help = "Example: belljar logs pod/web -c main --expect web.yaml -f")]
+    Logs(Box<sealed::Logs>),
+    /// A command in a container, end to end encrypted to the attested guest
+    #[command(after_help = "Example: belljar exec pod/web -c main --expect web.yaml -- cat /etc/os-release")]
+    Exec(Box<sealed::Exec>),
+    /// The key by which pods know their operator
+    #[command(subcommand)]
+    Operator(operator::OperatorVerb),
     /// A broker for pods on this and other machines
     #[command(subcommand)]
     Broker(broker::BrokerVerb),
@@ -87,6 +101,10 @@ impl Verb {
             Self::Measure(verb) => verb.execute(&paths, format),
             Self::Contract(verb) => block_on(verb.execute(&paths, format)),
             Self::Image(verb) => block_on(verb.execute(&paths, format)),
+            Self::Verify(verb) => block_on(verb.execute(&paths, format)),
+            Self::Logs(verb) => block_on(verb.execute(&paths)),
+            Self::Exec(verb) => block_on(verb.execute(&paths)),
+            Self::Operator(verb) => verb.execute(format),
             Self::Broker(verb) => block_on(verb.execute(&paths)),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Belljar::command(), "belljar", &mut std::io::stdout());

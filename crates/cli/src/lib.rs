@@ -6,3 +6,4 @@ pub mod output;
 pub mod paths;
 pub mod run;
 pub mod verbs;
+pub mod verify;

@@ -7,4 +7,7 @@ pub mod guest;
 pub mod image;
 pub mod kube;
 pub mod measure;
+pub mod operator;
 pub mod probe;
+pub mod sealed;
+pub mod verify;
