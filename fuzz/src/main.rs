@@ -11,6 +11,7 @@ type Target = (&'static str, fn(&[u8]));
 const TARGETS: &[Target] = &[
     ("agent-network", belljar_agent::network::settings::fuzz),
     ("agent-quote", belljar_agent::tee::quote::fuzz),
+    ("attested-wire", belljar_attested::wire::fuzz),
     ("broker-admin", belljar_broker::fuzz),
     ("contract", belljar_contract::parse::fuzz),
     ("contract-disk", belljar_contract::disk::fuzz),

@@ -8,7 +8,7 @@
 //! | [`mounts`], [`modules`] | file systems, kernel modules, the way off the initramfs |
 //! | [`ports`], [`transport`], [`service`] | finds virtio devices by name, answers the host's calls |
 //! | [`tunnel`] | connections out of the guest and into it, carried by the host |
-//! | [`inward`], [`attested`] | what the host may connect to: ports of the contract, and the service that proves what runs here |
+//! | [`inward`], [`attested`], [`logs`] | what the host may connect to: ports of the contract, and the service that proves what runs here |
 //! | [`network`] | the pod's interface, and the files about it |
 //! | [`initdata`], [`tee`] | the contract, and the hardware's word for it |
 //! | [`layers`], [`dm`] | image layers through dm-verity |
@@ -31,6 +31,7 @@ pub mod guest;
 pub mod initdata;
 pub mod inward;
 pub mod layers;
+pub mod logs;
 pub mod loopback;
 pub mod modules;
 pub mod mounts;

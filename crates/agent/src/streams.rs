@@ -7,6 +7,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::fd::OwnedFd,
+    sync::PoisonError,
 };
 
 use rustix::{
@@ -17,6 +18,8 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::Mutex,
 };
+
+use crate::logs::Tap;
 
 /// The host's ends. A stream that the contract denies is absent.
 #[derive(Debug, Default)]
@@ -31,7 +34,11 @@ pub struct Streams {
 
 /// One end of a pipe or a terminal, without blocking.
 #[derive(Debug)]
-pub struct End(AsyncFd<File>);
+pub struct End {
+    file: AsyncFd<File>,
+    /// Where what is read is kept, too; until the end of the stream.
+    tap: std::sync::Mutex<Option<Tap>>,
+}
 
 impl End {
     /// Takes over `fd`; needs the runtime.
@@ -39,13 +46,19 @@ impl End {
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
         // SAFETY: `File` owns its descriptor: it stays open, and the same, until the `AsyncFd` that owns it is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(File::from(fd), Interest::READABLE | Interest::WRITABLE) };
-        Ok(Self(fd.map_err(io::Error::from)?))
+        Ok(Self { file: fd.map_err(io::Error::from)?, tap: std::sync::Mutex::default() })
+    }
+
+    /// The same end, of which everything that is read goes to `tap` as well.
+    #[must_use]
+    pub fn tapped(self, tap: Option<Tap>) -> Self {
+        Self { tap: tap.into(), ..self }
     }
 
     /// At least one and at most `max` bytes; none at the end.
     pub async fn read(&self, max: usize) -> io::Result<Vec<u8>> {
         let mut data = vec![0; max];
-        let outcome = self.0.async_io(Interest::READABLE, |mut file| file.read(&mut data)).await;
+        let outcome = self.file.async_io(Interest::READABLE, |mut file| file.read(&mut data)).await;
         let count = match outcome {
             Ok(count) => count,
             // A terminal whose last user has gone (pty(7) leaves it open; Linux says EIO).
@@ -53,13 +66,18 @@ impl End {
             Err(error) => return Err(error),
         };
         data.truncate(count);
+        let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        match count {
+            0 => *tap = None,
+            _ => tap.iter().for_each(|tap| tap.push(&data)),
+        }
         Ok(data)
     }
 
     /// Writes all of `data`; returns when the pipe has taken it.
     pub async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let count = self.0.async_io(Interest::WRITABLE, |mut file| file.write(data)).await?;
+            let count = self.file.async_io(Interest::WRITABLE, |mut file| file.write(data)).await?;
             data = data.get(count..).unwrap_or_default();
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use belljar_attested::wire::{self, ErrorReply, EvidenceRequest, WireError};
+use belljar_attested::wire::{self, ErrorReply, EvidenceRequest, LogsQuery, WireError};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -10,6 +10,7 @@ use hyper::{
     header,
     server::conn::http1,
     service::service_fn,
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
@@ -19,7 +20,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Attested, Denied, Part};
+use super::{Attested, Denied, Part, exec, output};
+use crate::guest::Guest;
 
 /// Longest time for a request's head, and between two requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -33,20 +35,20 @@ pub(super) async fn serve<S>(attested: Arc<Attested>, client: Option<String>, st
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let client = Arc::new(client);
+    let (client, place) = (Arc::new(client), Arc::new(place));
     let service = service_fn(|request| {
-        let (attested, client) = (attested.clone(), client.clone());
-        async move { Ok::<_, Infallible>(answer(&attested, client.as_deref(), request).await) }
+        let (attested, client, place) = (attested.clone(), client.clone(), place.clone());
+        async move { Ok::<_, Infallible>(answer(&attested, client.as_deref(), request, place).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(16 * 1024)
         .max_headers(32)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     // A broken connection is its client's business.
     let _ = timeout(LIFE_LIMIT, connection).await;
-    drop(place);
 }
 
 /// Why a request gets no other answer.
@@ -60,10 +62,14 @@ enum Refused {
     Path,
     #[error("method expected {0}")]
     Method(Method),
-    #[error("this version of the guest does not serve that")]
-    NotServed,
+    #[error("upgrade expected {}", wire::UPGRADE)]
+    Upgrade,
     #[error("request body is longer than {} bytes, or did not arrive in time", wire::MAX_REQUEST)]
     Body,
+    #[error("the contract has no container {0:?}")]
+    Container(String),
+    #[error("the pod is stopping")]
+    Stopping,
     #[error("no evidence: {0}")]
     Evidence(String),
 }
@@ -74,9 +80,10 @@ impl Refused {
             Self::Wire(_) | Self::Body => StatusCode::BAD_REQUEST,
             Self::Denied(Denied::NoKey { .. }) => StatusCode::UNAUTHORIZED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
-            Self::Path => StatusCode::NOT_FOUND,
+            Self::Path | Self::Container(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotServed => StatusCode::NOT_IMPLEMENTED,
+            Self::Upgrade => StatusCode::UPGRADE_REQUIRED,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Evidence(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -84,11 +91,16 @@ impl Refused {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(attested: &Arc<Attested>, client: Option<&str>, request: Request<Incoming>) -> Answer {
+async fn answer(
+    attested: &Arc<Attested>,
+    client: Option<&str>,
+    request: Request<Incoming>,
+    place: Arc<OwnedSemaphorePermit>,
+) -> Answer {
     let outcome = match request.uri().path() {
         wire::EVIDENCE => evidence(attested, request).await,
-        wire::LOGS => attested.authorise(client, Part::Logs).map_err(Refused::Denied).and(Err(Refused::NotServed)),
-        wire::EXEC => attested.authorise(client, Part::Exec).map_err(Refused::Denied).and(Err(Refused::NotServed)),
+        wire::LOGS => logs(attested, client, request, place),
+        wire::EXEC => exec(attested, client, request, place),
         _ => Err(Refused::Path),
     };
     outcome.unwrap_or_else(|refused| json(refused.status(), &ErrorReply { error: refused.to_string() }))
@@ -103,8 +115,64 @@ async fn evidence(attested: &Attested, request: Request<Incoming>) -> Result<Ans
     Ok(json(StatusCode::OK, &reply))
 }
 
+fn logs(
+    attested: &Attested,
+    client: Option<&str>,
+    mut request: Request<Incoming>,
+    place: Arc<OwnedSemaphorePermit>,
+) -> Result<Answer, Refused> {
+    expect(&request, Method::GET)?;
+    attested.authorise(client, Part::Logs)?;
+    let query = LogsQuery::parse(request.uri().query().unwrap_or_default())?;
+    let guest = attested.guest()?;
+    let pod = guest.pod.get().ok_or(Refused::Stopping)?;
+    let log = pod.logs().get(&query.container).cloned().ok_or(Refused::Container(query.container))?;
+    let upgrade = upgrade(&mut request)?;
+    tokio::spawn(async move {
+        if let Ok(stream) = upgrade.await {
+            output::send(TokioIo::new(stream), &log, query.follow).await;
+        }
+        drop(place);
+    });
+    Ok(switching())
+}
+
+fn exec(
+    attested: &Attested,
+    client: Option<&str>,
+    mut request: Request<Incoming>,
+    place: Arc<OwnedSemaphorePermit>,
+) -> Result<Answer, Refused> {
+    expect(&request, Method::POST)?;
+    attested.authorise(client, Part::Exec)?;
+    let guest = attested.guest()?;
+    let upgrade = upgrade(&mut request)?;
+    tokio::spawn(async move {
+        if let Ok(stream) = upgrade.await {
+            exec::run(TokioIo::new(stream), &guest).await;
+        }
+        drop(place);
+    });
+    Ok(switching())
+}
+
 fn expect(request: &Request<Incoming>, method: Method) -> Result<(), Refused> {
     if *request.method() == method { Ok(()) } else { Err(Refused::Method(method)) }
+}
+
+/// The stream behind a request that asks for it and has no body.
+fn upgrade(request: &mut Request<Incoming>) -> Result<OnUpgrade, Refused> {
+    let wanted = request.headers().get(header::UPGRADE).is_some_and(|value| value == wire::UPGRADE);
+    let empty = hyper::body::Body::is_end_stream(request.body());
+    if wanted && empty { Ok(hyper::upgrade::on(request)) } else { Err(Refused::Upgrade) }
+}
+
+fn switching() -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+    answer.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(wire::UPGRADE));
+    answer
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Answer {
@@ -113,4 +181,10 @@ fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer
+}
+
+impl Attested {
+    fn guest(&self) -> Result<Arc<Guest>, Refused> {
+        self.guest.upgrade().ok_or(Refused::Stopping)
+    }
 }

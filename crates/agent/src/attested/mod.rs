@@ -2,10 +2,12 @@
 //! talks to this guest and to nobody in between. Evidence is for everybody; output and further commands are for the operator of the
 //! contract. docs/attested-service.md has the format.
 
+mod exec;
 mod http;
+mod output;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -24,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{initdata::Bound, tee::Attester};
+use crate::{guest::Guest, initdata::Bound, tee::Attester};
 
 /// Most connections at one time.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -34,6 +36,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// The service of this guest.
 #[derive(Debug)]
 pub struct Attested {
+    guest: Weak<Guest>,
     attester: Arc<dyn Attester>,
     document: String,
     operator: Option<Operator>,
@@ -88,8 +91,9 @@ enum Part {
 
 impl Attested {
     /// The service of a guest whose launch `bound` is bound to.
-    pub fn new(bound: &Bound, attester: Arc<dyn Attester>) -> Arc<Self> {
+    pub fn new(guest: Weak<Guest>, bound: &Bound, attester: Arc<dyn Attester>) -> Arc<Self> {
         Arc::new(Self {
+            guest,
             attester,
             document: bound.document.clone(),
             operator: bound.contract.operator.clone(),
@@ -215,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn evidence_carries_the_nonce_and_the_key_of_the_connection() {
         let bound = bound(None);
-        let attested = Attested::new(&bound, Arc::new(Echo));
+        let attested = Attested::new(Weak::new(), &bound, Arc::new(Echo));
         assert!(attested.tls.get().is_none(), "nobody has asked yet");
         let mut client = connect(&attested, None).await;
         let nonce = [9; 32];
@@ -225,7 +229,7 @@ mod tests {
         let found = evidence.report_bytes().unwrap()[0x50..0x90].to_vec();
         assert_eq!(found, report_data(&nonce, client.spki()));
         assert_ne!(found, report_data(&[8; 32], client.spki()), "another nonce");
-        let other = connect(&Attested::new(&bound, Arc::new(Echo)), None).await;
+        let other = connect(&Attested::new(Weak::new(), &bound, Arc::new(Echo)), None).await;
         assert_ne!(found, report_data(&nonce, other.spki()), "another guest's key");
         // The key stays as long as the guest.
         assert_eq!(connect(&attested, None).await.spki(), client.spki());
@@ -238,7 +242,7 @@ mod tests {
     fn only_the_operator_may_and_only_what_the_contract_allows() {
         let operator = |logs| Operator { spki_sha256: "aa".repeat(32), exec: Permission::Deny, logs };
         let ask = |operator: Option<Operator>, client: Option<&str>, part| {
-            Attested::new(&bound(operator), Arc::new(Echo)).authorise(client, part)
+            Attested::new(Weak::new(), &bound(operator), Arc::new(Echo)).authorise(client, part)
         };
         let (key, other) = ("aa".repeat(32), "ab".repeat(32));
         let allowed = || Some(operator(Permission::Allow));
@@ -257,7 +261,7 @@ mod tests {
         let (key, _) = Key::generate().unwrap();
         let (other, _) = Key::generate().unwrap();
         let operator = Operator { spki_sha256: key.spki_sha256(), exec: Permission::Deny, logs: Permission::Deny };
-        let attested = Attested::new(&bound(Some(operator)), Arc::new(Echo));
+        let attested = Attested::new(Weak::new(), &bound(Some(operator)), Arc::new(Echo));
         let query = || belljar_attested::wire::LogsQuery { container: "main".into(), follow: false };
         let refused = async |key: Option<&Key>| match connect(&attested, key).await.logs(&query()).await {
             Err(ClientError::Refused { status, message }) => (status, message),
@@ -273,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_bounded() {
-        let attested = Attested::new(&bound(None), Arc::new(Echo));
+        let attested = Attested::new(Weak::new(), &bound(None), Arc::new(Echo));
         let places: Vec<_> = (0..MAX_CONNECTIONS).map(|_| attested.admit().unwrap()).collect();
         assert!(attested.admit().is_none());
         drop(places);

@@ -27,6 +27,7 @@ use crate::{
     container::{self, Beginning, Bind, Bundle, ContainerError, Entrance, GeneratedFile, Running, SecretFile, Usage},
     guest::Guest,
     layers::Layers,
+    logs::Logs,
     network,
     reaper::ExitCode,
     sysctl,
@@ -47,6 +48,7 @@ pub struct Pod {
     /// The pod's volumes.
     pub volumes: Volumes,
     released: Mutex<Released>,
+    logs: Logs,
     slots: Mutex<BTreeMap<String, Slot>>,
     execs: Execs,
 }
@@ -106,12 +108,18 @@ impl Pod {
     /// A pod with opened layers, volumes and released secrets, none of its containers started.
     pub fn new(contract: Contract, layers: Arc<Layers>, volumes: Volumes, released: Released) -> Self {
         let released = Mutex::new(released);
-        Self { contract, layers, volumes, released, slots: Mutex::default(), execs: Execs::default() }
+        let logs = Logs::of(&contract);
+        Self { contract, layers, volumes, released, logs, slots: Mutex::default(), execs: Execs::default() }
     }
 
     /// What the pod may do.
     pub fn contract(&self) -> &Contract {
         &self.contract
+    }
+
+    /// What its containers have said, for the operator.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Starts the container `name`, when it is its turn. What happens does not depend on whether the caller goes on waiting.
@@ -189,7 +197,7 @@ impl Pod {
         };
         let access = Access::of_host(container);
         let (stdio, wires) =
-            Wires::new(container.terminal, access.output, access.input).map_err(|error| failed(&error))?;
+            Wires::new(container.terminal, access, self.logs.get(name)).map_err(|error| failed(&error))?;
         let adopted = tokio::task::spawn_blocking({
             let guest = guest.clone();
             move || guest.reaper.adopt(|| container::spawn(bundle, stdio), Running::pid)
@@ -322,7 +330,7 @@ impl Pod {
         let entrance = lock(&run.running).as_ref().map(Running::entrance);
         let entrance: Entrance =
             entrance.ok_or_else(|| PodError::Ended(name.to_owned()))?.map_err(|error| failed(&error))?;
-        let (stdio, wires) = Wires::new(terminal, access.output, access.input).map_err(|error| failed(&error))?;
+        let (stdio, wires) = Wires::new(terminal, access, None).map_err(|error| failed(&error))?;
         let joined = tokio::task::spawn_blocking({
             let guest = guest.clone();
             move || {

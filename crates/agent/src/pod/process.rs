@@ -3,14 +3,17 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
+use belljar_attested::Kind;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
-use super::error::PodError;
+use super::{Access, error::PodError};
 use crate::{
     container::{self, Stdio},
+    logs::Log,
     reaper::ExitCode,
     refusal::Refusal,
     streams::{self, End, Streams},
@@ -91,37 +94,43 @@ impl Process {
 #[derive(Debug)]
 pub struct Wires {
     ours: [Option<OwnedFd>; 3],
-    output: bool,
-    input: bool,
+    access: Access,
+    log: Option<Arc<Log>>,
 }
 
 impl Wires {
-    /// Streams for a process: those that are not allowed go nowhere. With a terminal there is nothing to prepare.
-    pub(super) fn new(terminal: bool, output: bool, input: bool) -> io::Result<(Stdio, Self)> {
+    /// Streams for a process: those that are not allowed go nowhere, but output goes to `log` where there is one. With a terminal there
+    /// is nothing to prepare.
+    pub(super) fn new(terminal: bool, access: Access, log: Option<&Arc<Log>>) -> io::Result<(Stdio, Self)> {
+        let log = log.cloned();
         if terminal {
-            return Ok((Stdio::Terminal, Self { ours: [None, None, None], output, input }));
+            return Ok((Stdio::Terminal, Self { ours: [None, None, None], access, log }));
         }
-        let (stdin, our_stdin) = streams::input(input)?;
+        let output = access.output || log.is_some();
+        let (stdin, our_stdin) = streams::input(access.input)?;
         let (stdout, our_stdout) = streams::output(output)?;
         let (stderr, our_stderr) = streams::output(output)?;
         let ours = [our_stdin, our_stdout, our_stderr];
-        Ok((Stdio::Streams { stdin, stdout, stderr }, Self { ours, output, input }))
+        Ok((Stdio::Streams { stdin, stdout, stderr }, Self { ours, access, log }))
     }
 
     fn connect(self, terminal: Option<OwnedFd>) -> io::Result<Streams> {
-        let [mut stdin, mut stdout, stderr] = self.ours;
+        let Self { ours: [mut stdin, mut stdout, stderr], access, log } = self;
         if let Some(master) = terminal {
-            stdin = self.input.then(|| master.try_clone()).transpose()?;
-            if self.output {
-                stdout = Some(master);
-            } else {
-                let master = End::new(master)?;
-                // A terminal that nobody reads would stop the process.
-                tokio::spawn(async move { while master.read(4096).await.is_ok_and(|data| !data.is_empty()) {} });
-            }
+            stdin = access.input.then(|| master.try_clone()).transpose()?;
+            stdout = Some(master);
         }
-        let output = |fd: Option<_>| fd.map(|fd| End::new(fd).map(tokio::sync::Mutex::new)).transpose();
+        let output = |fd: Option<OwnedFd>, kind: Kind| -> io::Result<_> {
+            let Some(fd) = fd else { return Ok(None) };
+            let end = End::new(fd)?.tapped(log.as_ref().map(|log| log.stream(kind)));
+            if access.output {
+                return Ok(Some(tokio::sync::Mutex::new(end)));
+            }
+            // Read for the log alone; and a terminal that nobody reads would stop the process.
+            tokio::spawn(async move { while end.read(4096).await.is_ok_and(|data| !data.is_empty()) {} });
+            Ok(None)
+        };
         let stdin = stdin.map(|fd| End::new(fd).map(|end| tokio::sync::Mutex::new(Some(end)))).transpose()?;
-        Ok(Streams { stdin, stdout: output(stdout)?, stderr: output(stderr)? })
+        Ok(Streams { stdin, stdout: output(stdout, Kind::Stdout)?, stderr: output(stderr, Kind::Stderr)? })
     }
 }

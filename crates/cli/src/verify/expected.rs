@@ -70,7 +70,10 @@ impl Expected {
             return Comparison::Same { title: candidate.title.clone() };
         }
         let differing = self.candidates.iter().map(|candidate| {
-            let mut differences = differences(&candidate.contract, contract);
+            let mut differences = Contract::diff(&candidate.contract, contract)
+                .iter()
+                .map(|change| format!("{}: {}", change.key, change.words))
+                .collect::<Vec<_>>();
             if differences.is_empty() {
                 differences
                     .push("the same contract in another document: the initdata differs beside the contract".to_owned());
@@ -115,15 +118,4 @@ fn document(title: &str, raw: &[u8]) -> Result<Candidate, String> {
     let host_data = digest(raw).map_err(|error| error.to_string())?.host_data();
     let contract = initdata.contract().map_err(|error| error.to_string())?;
     Ok(Candidate { title: title.to_owned(), host_data: Some(host_data), contract })
-}
-
-/// The differences of `found` from `expected`, in words.
-fn differences(expected: &Contract, found: &Contract) -> Vec<String> {
-    let (expected, found) = (expected.plain_words(), found.plain_words());
-    let only = |those: &[String], others: &[String], whose: &str| -> Vec<String> {
-        those.iter().filter(|line| !others.contains(line)).map(|line| format!("{whose}: {line}")).collect()
-    };
-    let mut lines = only(&expected, &found, "only in your contract");
-    lines.extend(only(&found, &expected, "only in the pod's contract"));
-    lines
 }
