@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /belljar/v1/workloads` [`WorkloadBody`] | 201 [`RegisteredBody`] |
+//! | `GET /belljar/v1/workloads?name=NAME` | 200 [`KnownBody`], oldest registration first, without secrets |
 //! | `DELETE /belljar/v1/workloads/{id}` | 204, or 404 |
 //! | `GET /belljar/v1/handshakes?initdata=HEX` | 200 [`HandshakesBody`], oldest first |
 //!
@@ -13,7 +14,7 @@ use crate::{
     handshake::{error, json},
     record::HandshakeRecord,
     state::Broker,
-    workload::{Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
+    workload::{KnownWorkload, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
 };
 use axum::{
     Router,
@@ -22,7 +23,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
+    routing::{delete, get},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,51 @@ pub(crate) struct RegisteredBody {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HandshakesBody<R> {
     pub(crate) handshakes: Vec<R>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KnownBody {
+    pub(crate) workloads: Vec<KnownWorkloadBody>,
+}
+
+/// A known workload in JSON; bytes in hexadecimal digits.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KnownWorkloadBody {
+    id: String,
+    name: String,
+    owner: String,
+    initdata_digest: String,
+    measurements: Vec<String>,
+    resources: Vec<String>,
+}
+
+impl From<KnownWorkload> for KnownWorkloadBody {
+    fn from(known: KnownWorkload) -> Self {
+        Self {
+            id: known.id.to_string(),
+            name: known.name,
+            owner: known.owner,
+            initdata_digest: hex::encode(known.initdata_digest),
+            measurements: known.measurements.iter().map(hex::encode).collect(),
+            resources: known.resources,
+        }
+    }
+}
+
+impl TryFrom<KnownWorkloadBody> for KnownWorkload {
+    type Error = BodyError;
+
+    fn try_from(body: KnownWorkloadBody) -> Result<Self, BodyError> {
+        let measurement = |text: &String| bytes("measurement", text);
+        Ok(Self {
+            id: body.id.parse()?,
+            name: body.name,
+            owner: body.owner,
+            initdata_digest: bytes("initdata_digest", &body.initdata_digest)?,
+            measurements: body.measurements.iter().map(measurement).collect::<Result<_, _>>()?,
+            resources: body.resources,
+        })
+    }
 }
 
 /// Why a registration's body is refused.
@@ -155,7 +201,7 @@ fn bytes<const N: usize>(name: &'static str, text: &str) -> Result<[u8; N], Body
 pub(crate) fn routes(broker: &Broker) -> Router<Broker> {
     let Some(token) = broker.admin_token() else { return Router::new() };
     Router::new()
-        .route("/belljar/v1/workloads", post(register).layer(DefaultBodyLimit::max(MAX_BODY)))
+        .route("/belljar/v1/workloads", get(known).post(register).layer(DefaultBodyLimit::max(MAX_BODY)))
         .route("/belljar/v1/workloads/{id}", delete(withdraw))
         .route("/belljar/v1/handshakes", get(handshakes))
         .layer(middleware::from_fn_with_state(token.clone(), authorized))
@@ -194,6 +240,19 @@ async fn register(State(broker): State<Broker>, body: Result<Bytes, BytesRejecti
         }
         Err(e) => refuse(&e.to_string()),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    #[serde(default)]
+    name: Option<String>,
+}
+
+async fn known(State(broker): State<Broker>, Query(filter): Query<Named>) -> Response {
+    let is_wanted = |known: &KnownWorkload| filter.name.as_ref().is_none_or(|name| known.name == *name);
+    let workloads = broker.known().into_iter().filter(is_wanted).map(KnownWorkloadBody::from).collect();
+    json(StatusCode::OK, &KnownBody { workloads })
 }
 
 async fn withdraw(State(broker): State<Broker>, Path(id): Path<String>) -> Response {

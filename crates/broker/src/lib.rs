@@ -51,4 +51,4 @@ pub use record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release};
 pub use remote::{BrokerUrl, RemoteBroker, RemoteError};
 pub use server::{Listening, ServeError, TlsServer, serve_standalone};
 pub use state::Broker;
-pub use workload::{Measurement, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};
+pub use workload::{KnownWorkload, Measurement, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};

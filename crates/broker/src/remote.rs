@@ -1,10 +1,10 @@
 //! A broker in another process, for `belljar run --broker URL`: its admin API from the caller's side.
 
 use crate::{
-    admin::{HandshakesBody, RegisteredBody, WorkloadBody},
+    admin::{BodyError, HandshakesBody, KnownBody, RegisteredBody, WorkloadBody},
     config::AdminToken,
     record::HandshakeRecord,
-    workload::{Workload, WorkloadId},
+    workload::{KnownWorkload, Workload, WorkloadId},
 };
 use belljar_rcar::{
     SpkiPin,
@@ -133,6 +133,17 @@ impl RemoteBroker {
         let answer = self.ask(Method::POST, "/belljar/v1/workloads", Some(body)).await?;
         let body: RegisteredBody = read(&answer)?;
         body.id.parse().map_err(|e: crate::workload::WorkloadError| RemoteError::Answer(e.to_string()))
+    }
+
+    /// The workloads of this name, oldest registration first.
+    pub async fn known(&self, name: &str) -> Result<Vec<KnownWorkload>, RemoteError> {
+        // What a query may hold as it is; the rest is escaped (RFC 3986, unreserved characters).
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+        let escaped: String =
+            name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+        let answer = self.ask(Method::GET, &format!("/belljar/v1/workloads?name={escaped}"), None).await?;
+        let workloads = read::<KnownBody>(&answer)?.workloads.into_iter();
+        workloads.map(|body| body.try_into().map_err(|e: BodyError| RemoteError::Answer(e.to_string()))).collect()
     }
 
     /// Withdraws a workload.

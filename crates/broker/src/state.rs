@@ -3,7 +3,7 @@ use crate::{
     config::{AdminToken, Clock, Config, ConfigError, Limits},
     record::{CertificateRecord, CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
     session::{Identity, Sessions, State},
-    workload::{Workload, WorkloadError, WorkloadId},
+    workload::{KnownWorkload, Workload, WorkloadError, WorkloadId},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use belljar_evidence::snp::Anchors;
@@ -115,6 +115,22 @@ impl Broker {
         let before = workloads.len();
         workloads.retain(|known| known.id != *id);
         workloads.len() < before
+    }
+
+    /// The workloads that are known now, oldest registration first.
+    pub fn known(&self) -> Vec<KnownWorkload> {
+        let now = self.now();
+        let workloads = lock(&self.inner.workloads);
+        let live = workloads.iter().filter(|registered| registered.is_live(now));
+        live.map(|Registered { id, workload, .. }| KnownWorkload {
+            id: id.clone(),
+            name: workload.name.clone(),
+            owner: workload.owner.clone(),
+            initdata_digest: workload.initdata_digest,
+            measurements: workload.references.iter().map(|reference| reference.measurement).collect(),
+            resources: workload.resources.iter().map(|resource| resource.path.clone()).collect(),
+        })
+        .collect()
     }
 
     /// The last handshakes, oldest first.

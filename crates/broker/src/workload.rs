@@ -97,6 +97,23 @@ pub struct Workload {
     pub ttl: Option<Duration>,
 }
 
+/// A workload as the broker knows it: without its secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownWorkload {
+    /// Names the registration.
+    pub id: WorkloadId,
+    /// Name of the workload.
+    pub name: String,
+    /// Who registered it.
+    pub owner: String,
+    /// Digest of its init-data document.
+    pub initdata_digest: [u8; 32],
+    /// Launch measurements that it may run as.
+    pub measurements: Vec<Measurement>,
+    /// Paths of its resources.
+    pub resources: Vec<String>,
+}
+
 /// Name of a registration, to withdraw it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkloadId(pub(crate) String);

@@ -55,6 +55,30 @@ async fn a_workload_is_registered_watched_and_withdrawn() {
 }
 
 #[tokio::test]
+async fn known_workloads_are_listed_by_name_without_their_secrets() {
+    let world = World::with(|config| config.workloads.clear()).await;
+    let remote = remote(&world);
+    let named = |name: &str| Workload { name: name.into(), ..workload() };
+    let name = "team a/Deployment/web & co";
+    let first = remote.register(&named(name)).await.unwrap();
+    let second = remote.register(&named(name)).await.unwrap();
+    remote.register(&named("other")).await.unwrap();
+    let known = remote.known(name).await.unwrap();
+    assert_eq!(known.iter().map(|known| known.id.clone()).collect::<Vec<_>>(), [first.clone(), second.clone()]);
+    let expected = workload();
+    assert_eq!(known[0].name, name);
+    assert_eq!(known[0].owner, expected.owner);
+    assert_eq!(known[0].initdata_digest, expected.initdata_digest);
+    assert_eq!(known[0].measurements, expected.references.iter().map(|r| r.measurement).collect::<Vec<_>>());
+    assert_eq!(known[0].resources, expected.resources.iter().map(|r| r.path.clone()).collect::<Vec<_>>());
+    remote.withdraw(&first).await.unwrap();
+    assert_eq!(remote.known(name).await.unwrap().iter().map(|known| known.id.clone()).collect::<Vec<_>>(), [second]);
+    assert_eq!(remote.known("nobody").await.unwrap(), []);
+    let stranger = RemoteBroker::new(world.listening.url(), token(&ADMIN.replace("admin", "edmin")));
+    assert!(matches!(stranger.known(name).await, Err(RemoteError::Refused { status: 401, .. })));
+}
+
+#[tokio::test]
 async fn another_token_opens_nothing() {
     let world = World::new().await;
     assert!(remote(&world).register(&workload()).await.is_ok());

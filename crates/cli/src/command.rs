@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::output::Format;
 use crate::paths::Paths;
 use crate::run::options::RunOptions;
+use crate::verbs::kube::apply;
 use crate::verbs::{broker, contract, doctor, guest, image, measure, operator, probe, sealed, verify};
 
 /// Confidential containers that explain themselves.
@@ -34,6 +35,8 @@ pub struct Belljar {
 pub enum Verb {
     /// Run a container image in an attested pod VM
     Run(Box<RunOptions>),
+    /// Contracts for a Kubernetes manifest, broker, cluster, and each pod's verdict
+    Apply(Box<apply::Apply>),
     /// What this machine can do, and the one next step for each lack
     Doctor(doctor::Doctor),
     /// Look from the host into a running pod
@@ -95,6 +98,7 @@ impl Verb {
         let paths = Paths::from_env();
         match self {
             Self::Run(options) => block_on(crate::run::run(*options, &paths, format)),
+            Self::Apply(verb) => block_on(verb.execute(&paths, format)),
             Self::Doctor(verb) => verb.execute(&paths, format),
             Self::Probe(verb) => verb.execute(format),
             Self::Guest(verb) => verb.execute(&paths, format),

@@ -11,6 +11,7 @@
 //! | [`plan`], [`container`] | pod template and container, field by field |
 //! | [`volumes`], [`security`] | volumes and security contexts |
 //! | [`annotations`] | Belljar's own annotations |
+//! | [`policy`] | a NetworkPolicy for a workload |
 //! | [`image`] | what must be known of an image |
 //! | [`error`] | problems |
 //!
@@ -29,6 +30,7 @@ mod expand;
 pub mod image;
 pub mod manifest;
 pub mod plan;
+pub mod policy;
 mod probes;
 mod quantity;
 mod resources;

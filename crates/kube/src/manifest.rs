@@ -9,6 +9,7 @@ use crate::beside::{Beside, Source};
 use crate::error::{KubeError, Problem, Reason};
 use crate::image::{Images, pinned};
 use crate::plan::{self, Owner, PodPlan};
+use crate::policy::network_policy;
 use crate::walk::{At, Report};
 use crate::yaml::{self, Node, Value};
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub broker_address: Option<String>,
     /// RuntimeClass of pods that name none; empty: `belljar`.
     pub runtime_class: String,
+    /// Add a NetworkPolicy for each workload, see [`crate::policy`].
+    pub network_policy: bool,
     /// Keep the images' names as they are, for a cluster that knows them by a tag only.
     pub keep_image_names: bool,
     /// Namespace of objects that name none.
@@ -73,6 +76,8 @@ pub struct Workload {
     pub has_token: bool,
     /// Ports of its containers: protocol and number.
     pub ports: BTreeSet<(String, u16)>,
+    /// How many pods it asks for; none where only the cluster knows (DaemonSet), or none start now (CronJob).
+    pub replicas: Option<u64>,
 }
 
 impl Workload {
@@ -167,6 +172,9 @@ impl Manifest {
     /// [`KubeError::Problems`] with every problem at once.
     pub fn generate(&self, images: &Images, options: &Options) -> Result<Generated, KubeError> {
         let (plans, mut problems) = self.plans(options);
+        if !problems.is_empty() {
+            return Err(KubeError::Problems(problems));
+        }
         let mut documents = self.documents.clone();
         let mut objects: Vec<&mut Node> = Vec::new();
         documents.iter_mut().for_each(|document| flatten_mut(document, options, &mut objects));
@@ -189,6 +197,16 @@ impl Manifest {
         if !problems.is_empty() {
             return Err(KubeError::Problems(problems));
         }
+        if options.network_policy {
+            for workload in &mut workloads {
+                match network_policy(workload) {
+                    // A second run finds the policy of the first.
+                    Some(policy) if self.has_object(&policy) => {}
+                    Some(policy) => documents.push(policy),
+                    None => workload.notes.push("has no labels, so no NetworkPolicy can name its pods".to_owned()),
+                }
+            }
+        }
         Ok(Generated { yaml: yaml::write(&documents), workloads, unprotected })
     }
 
@@ -204,6 +222,18 @@ impl Manifest {
             Some((identity.title(object), annotation.text()?.to_owned()))
         });
         found.collect()
+    }
+
+    /// Whether there is an object of the same kind, name and namespace.
+    fn has_object(&self, wanted: &Node) -> bool {
+        let options = Options::default();
+        let mut objects = Vec::new();
+        self.documents.iter().for_each(|document| flatten(document, &options, &mut objects));
+        let key = |object: &Node| {
+            [&["apiVersion"][..], &["kind"], &["metadata", "name"], &["metadata", "namespace"]]
+                .map(|path| object.at(path).and_then(Node::text).map(str::to_owned))
+        };
+        objects.into_iter().any(|object| key(object) == key(wanted))
     }
 
     fn plans(&self, options: &Options) -> (Vec<Planned>, Vec<Problem>) {
@@ -241,7 +271,8 @@ impl Manifest {
                 .and_then(|path| object.at(path))
                 .map(|template| (labels_of(template), ports_of(template)))
                 .unwrap_or_default();
-            Planned { identity, title, plan, unprotected, labels, ports }
+            let replicas = replicas_of(&identity.kind, object);
+            Planned { identity, title, plan, unprotected, labels, ports, replicas }
         });
         (planned.collect(), problems)
     }
@@ -255,6 +286,7 @@ struct Planned {
     unprotected: Option<String>,
     labels: BTreeMap<String, String>,
     ports: BTreeSet<(String, u16)>,
+    replicas: Option<u64>,
 }
 
 fn plan(
@@ -360,6 +392,7 @@ fn workload(
         labels: planned.labels.clone(),
         has_token: plan.has_token,
         ports: planned.ports.clone(),
+        replicas: planned.replicas,
     })
 }
 
@@ -411,6 +444,23 @@ fn flatten_mut<'a>(object: &'a mut Node, options: &Options, out: &mut Vec<&'a mu
     }
     for item in object.at_mut(&["items"]).and_then(Node::list_mut).into_iter().flatten() {
         flatten_mut(item, options, out);
+    }
+}
+
+/// How many pods run at once when all is well.
+fn replicas_of(kind: &str, object: &Node) -> Option<u64> {
+    let number = |path: &[&str]| match object.at(path).map(|node| &node.value) {
+        Some(Value::Integer(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    match kind {
+        "Pod" => Some(1),
+        "CronJob" | "DaemonSet" => None,
+        "Job" => {
+            let (parallelism, completions) = (number(&["spec", "parallelism"]), number(&["spec", "completions"]));
+            Some(parallelism.unwrap_or(1).min(completions.unwrap_or(u64::MAX)))
+        }
+        _ => Some(number(&["spec", "replicas"]).unwrap_or(1)),
     }
 }
 

@@ -1,4 +1,9 @@
 //! Kubernetes manifests: `belljar contract generate` and `belljar apply`.
 
+pub mod apply;
 pub mod generate;
+pub mod kubectl;
 pub mod manifest;
+pub mod pods;
+pub mod register;
+pub mod verdict;

@@ -31,6 +31,9 @@ pub struct ManifestOptions {
     /// Keep images' names as they are, instead of NAME@sha256:…, for a cluster that has them under a tag only
     #[arg(long)]
     pub keep_image_names: bool,
+    /// Add a NetworkPolicy for each workload that lets in only its containers' ports, and out only DNS (and the API server)
+    #[arg(long)]
+    pub network_policy: bool,
     /// A ConfigMap or Secret whose content whoever runs the host may choose: configmap/NAME or secret/NAME
     #[arg(long, value_name = "KIND/NAME")]
     pub host_provided: Vec<String>,
@@ -58,6 +61,7 @@ impl ManifestOptions {
             broker: broker.as_ref().map(|url| BrokerPin { spki_sha256: url.pin.to_string() }),
             broker_address: broker.as_ref().map(address),
             runtime_class: self.runtime_class.clone(),
+            network_policy: self.network_policy,
             keep_image_names: self.keep_image_names,
             namespace: self.namespace.clone(),
             host_provided: self.host_provided()?,
@@ -190,7 +194,7 @@ fn refused(error: KubeError) -> Failure {
 /// What a person reads of one workload, line by line.
 pub fn words(workload: &Workload) -> Vec<String> {
     let mut lines = vec![format!("{}: initdata digest {}", workload.title(), workload.digest.to_hex())];
-    lines.extend(workload.contract.plain_words().iter().map(|line| format!("- {line}")));
+    lines.extend(workload.contract.summary().iter().map(|line| format!("- {line}")));
     lines.extend(workload.notes.iter().map(|line| format!("- note: {line}")));
     lines.iter().map(|line| one_line(line)).collect()
 }
