@@ -8,7 +8,7 @@ use crate::output::Format;
 use crate::paths::Paths;
 use crate::run::options::RunOptions;
 use crate::verbs::kube::apply;
-use crate::verbs::{broker, contract, doctor, guest, image, measure, operator, probe, sealed, verify};
+use crate::verbs::{broker, contract, doctor, guest, image, k8s, measure, node, operator, probe, sealed, verify};
 
 /// Confidential containers that explain themselves.
 #[derive(Debug, Parser)]
@@ -71,6 +71,12 @@ pub enum Verb {
     /// A broker for pods on this and other machines
     #[command(subcommand)]
     Broker(broker::BrokerVerb),
+    /// This machine as a node of a Kubernetes cluster
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Belljar on a whole Kubernetes cluster
+    #[command(subcommand)]
+    K8s(k8s::K8s),
     /// Completions for a shell, on stdout
     Completions {
         /// The shell
@@ -110,6 +116,8 @@ impl Verb {
             Self::Exec(verb) => block_on(verb.execute(&paths)),
             Self::Operator(verb) => verb.execute(format),
             Self::Broker(verb) => block_on(verb.execute(&paths)),
+            Self::Node(verb) => verb.execute(&paths, format),
+            Self::K8s(verb) => verb.execute(format),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Belljar::command(), "belljar", &mut std::io::stdout());
                 Ok(0)

@@ -2,6 +2,8 @@
 
 pub mod command;
 pub mod failure;
+pub mod k8s;
+pub mod kubectl;
 pub mod output;
 pub mod paths;
 pub mod run;
