@@ -18,13 +18,20 @@ const MAX_FILES: usize = 100_000;
 pub(crate) struct Layout {
     path: PathBuf,
     tag: Option<String>,
+    /// Digest of the manifest or index, for a folder of blobs without `index.json`.
+    pinned: Option<String>,
     /// Offset and length of each file of an archive.
     archive: Option<BTreeMap<String, (u64, u64)>>,
 }
 
 impl Layout {
     pub(crate) fn directory(path: &Path, tag: Option<&str>) -> Self {
-        Self { path: path.to_owned(), tag: tag.map(str::to_owned), archive: None }
+        Self { path: path.to_owned(), tag: tag.map(str::to_owned), pinned: None, archive: None }
+    }
+
+    /// A folder with `blobs/sha256/` and nothing else that we know, such as containerd's content store.
+    pub(crate) fn blobs(path: &Path, digest: &str) -> Self {
+        Self { path: path.to_owned(), tag: None, pinned: Some(digest.to_owned()), archive: None }
     }
 
     /// Reads the archive once to find its files.
@@ -53,11 +60,27 @@ impl Layout {
                 return Err(bad(format!("it has more than {MAX_FILES} files")));
             }
         }
-        Ok(Self { path: path.to_owned(), tag: None, archive: Some(files) })
+        Ok(Self { path: path.to_owned(), tag: None, pinned: None, archive: Some(files) })
+    }
+
+    /// Bytes of the image's manifest or index, checked.
+    pub(crate) fn top(&self) -> Result<Vec<u8>, ImageError> {
+        let Some(digest) = &self.pinned else { return self.read("manifest", &self.find()?) };
+        let mut bytes = Vec::new();
+        self.blob(digest)?
+            .take(MAX_DOCUMENT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ImageError::NoSuchLayout { path: self.path.clone(), source })?;
+        let found = bytes.len() as u64;
+        if found > MAX_DOCUMENT {
+            return Err(ImageError::Size { what: "manifest", expected: MAX_DOCUMENT, found });
+        }
+        manifest::check_digest("manifest", digest, &bytes)?;
+        Ok(bytes)
     }
 
     /// The image that the reference means: the tagged one, or the only one.
-    pub(crate) fn find(&self) -> Result<Descriptor, ImageError> {
+    fn find(&self) -> Result<Descriptor, ImageError> {
         let version: serde_json::Value = manifest::parse("oci-layout", &self.document("oci-layout", MAX_DOCUMENT)?)?;
         if version.get("imageLayoutVersion").and_then(|v| v.as_str()) != Some("1.0.0") {
             let why = "imageLayoutVersion is not 1.0.0".to_owned();

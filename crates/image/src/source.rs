@@ -44,7 +44,7 @@ impl Source {
     /// Follows the reference to the manifest for linux/amd64 and its config.
     pub(crate) async fn resolve(&self) -> Result<Resolved, ImageError> {
         let mut bytes = match self {
-            Self::Layout(layout) => layout.read("manifest", &layout.find()?)?,
+            Self::Layout(layout) => layout.top()?,
             Self::Registry(registry) => registry.top().await?,
         };
         let mut nesting = 0;

@@ -21,12 +21,13 @@ use serde::Serialize;
 use crate::convert::{self, ConvertError, Expected};
 use crate::credentials::Credentials;
 use crate::error::ImageError;
+use crate::layout::Layout;
 use crate::limits::Limits;
 use crate::manifest;
 use crate::progress::Progress;
 use crate::record::{ImageRecord, LayerRecord, VERSION, key_of};
 use crate::reference::Reference;
-use crate::source::Source;
+use crate::source::{Resolved, Source};
 use crate::verity;
 
 /// When to ask the registry.
@@ -134,24 +135,60 @@ impl Store {
             }
         }
         let source = Arc::new(Source::open(reference, &self.credentials)?);
-        let resolved = source.resolve().await?;
-        let sizes: Vec<_> = resolved.layers.iter().map(|layer| (layer.diff_id.clone(), layer.size)).collect();
-        progress.layers(&sizes);
-        let mut layers = Vec::with_capacity(resolved.layers.len());
-        for (index, expected) in resolved.layers.iter().enumerate() {
-            layers.push(self.ensure_layer(&source, index, expected, progress).await?);
-        }
-        let image = Image {
-            reference: reference.to_string(),
-            manifest_digest: resolved.manifest_digest.clone(),
-            config: manifest::parse_config(&resolved.config)?,
-            layers,
-        };
+        let (image, resolved) = self.from_source(&source, reference.to_string(), progress).await?;
         let record = ImageRecord::new(reference, resolved)?;
         if known.as_ref() != Some(&record) {
             self.write_image_record(&record)?;
         }
         Ok(image)
+    }
+
+    /// Makes sure that the layers of the image with this manifest digest are in the store, from the blobs in `folder`: a folder with
+    /// `blobs/sha256/`, such as containerd's content store. The store keeps no record of the image.
+    ///
+    /// # Errors
+    /// [`ImageError`]; [`ImageError::NoSuchBlob`] when `folder` lacks a part of the image.
+    pub async fn ensure_blobs(
+        &self,
+        folder: &Path,
+        digest: &str,
+        progress: &dyn Progress,
+    ) -> Result<Image, ImageError> {
+        let source = Arc::new(Source::Layout(Layout::blobs(folder, digest)));
+        Ok(self.from_source(&source, digest.to_owned(), progress).await?.0)
+    }
+
+    async fn from_source(
+        &self,
+        source: &Arc<Source>,
+        reference: String,
+        progress: &dyn Progress,
+    ) -> Result<(Image, Resolved), ImageError> {
+        let resolved = source.resolve().await?;
+        let sizes: Vec<_> = resolved.layers.iter().map(|layer| (layer.diff_id.clone(), layer.size)).collect();
+        progress.layers(&sizes);
+        let mut layers = Vec::with_capacity(resolved.layers.len());
+        for (index, expected) in resolved.layers.iter().enumerate() {
+            layers.push(self.ensure_layer(source, index, expected, progress).await?);
+        }
+        let manifest_digest = resolved.manifest_digest.clone();
+        let config = manifest::parse_config(&resolved.config)?;
+        Ok((Image { reference, manifest_digest, config, layers }, resolved))
+    }
+
+    /// Those layers of the store that have one of these verity roots. It reads the record of every layer.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`] when the store cannot be read.
+    pub fn layers_by_root(&self, roots: &[[u8; 32]]) -> Result<Vec<LayerImage>, ImageError> {
+        let folder = self.dir.join("layers");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| self.failure(&folder, error))? {
+            let name = entry.map_err(|error| self.failure(&folder, error))?.file_name();
+            let Some(hex) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+            found.extend(self.layer(&format!("sha256:{hex}")).filter(|layer| roots.contains(&layer.verity_root)));
+        }
+        Ok(found)
     }
 
     /// A layer that is in the store, by diff_id.

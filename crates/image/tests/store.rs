@@ -498,3 +498,28 @@ async fn disk_full() {
     grown.unwrap();
     twin.unwrap();
 }
+
+#[tokio::test]
+async fn a_folder_of_blobs_needs_no_index() {
+    let (dir, digest) = packed();
+    let layout = dir.path().join("layout");
+    fs::remove_file(layout.join("index.json")).unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let image = store.ensure_blobs(&layout, &digest, &Silent).await.unwrap();
+    assert_eq!(image.manifest_digest, digest);
+    assert_eq!(image.layers.len(), 2);
+    let roots: Vec<_> = image.layers.iter().map(|layer| layer.verity_root).collect();
+    let mut found = store.layers_by_root(&roots).unwrap();
+    found.sort_by_key(|layer| roots.iter().position(|root| *root == layer.verity_root));
+    assert_eq!(found, image.layers);
+    assert_eq!(store.layers_by_root(&[[0; 32]]).unwrap(), []);
+
+    let other = format!("sha256:{}", "0".repeat(64));
+    let error = store.ensure_blobs(&layout, &other, &Silent).await.unwrap_err();
+    assert!(matches!(error, ImageError::NoSuchBlob { .. }), "{error}");
+    let manifest = layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
+    let bytes = fs::read(&manifest).unwrap();
+    fs::write(&manifest, [&bytes[..], b" "].concat()).unwrap();
+    let error = store.ensure_blobs(&layout, &digest, &Silent).await.unwrap_err();
+    assert!(matches!(error, ImageError::Digest { what: "manifest", .. }), "{error}");
+}
