@@ -135,7 +135,7 @@ impl Store {
             }
         }
         let source = Arc::new(Source::open(reference, &self.credentials)?);
-        let (image, resolved) = self.from_source(&source, reference.to_string(), progress).await?;
+        let (image, resolved) = self.prepare(&source, reference.to_string(), progress).await?;
         let record = ImageRecord::new(reference, resolved)?;
         if known.as_ref() != Some(&record) {
             self.write_image_record(&record)?;
@@ -155,10 +155,10 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Image, ImageError> {
         let source = Arc::new(Source::Layout(Layout::blobs(folder, digest)));
-        Ok(self.from_source(&source, digest.to_owned(), progress).await?.0)
+        Ok(self.prepare(&source, digest.to_owned(), progress).await?.0)
     }
 
-    async fn from_source(
+    async fn prepare(
         &self,
         source: &Arc<Source>,
         reference: String,

@@ -7,11 +7,17 @@ use belljar_contract::disk::ANNOTATION as INITDATA;
 /// The pod annotation with the broker's address, `https://host:port`: a hint for the host, which only carries bytes. The contract pins the key.
 pub const BROKER: &str = "belljar.dev/broker";
 
-const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
-const SANDBOX_ID: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
-const CONTAINER_NAME: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName"];
-const POD_NAME: [&str; 2] = ["io.kubernetes.cri.sandbox-name", "io.kubernetes.cri-o.KubeName"];
-const POD_NAMESPACE: [&str; 2] = ["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri-o.Namespace"];
+/// containerd's annotation for what a bundle is.
+pub const TYPE: &str = "io.kubernetes.cri.container-type";
+/// containerd's annotation with the pod's name.
+pub const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// containerd's annotation with the pod's namespace.
+pub const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+const TYPES: [&str; 2] = [TYPE, "io.kubernetes.cri-o.ContainerType"];
+const SANDBOX_IDS: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
+const CONTAINER_NAMES: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName"];
+const POD_NAMES: [&str; 2] = [POD_NAME, "io.kubernetes.cri-o.KubeName"];
+const POD_NAMESPACES: [&str; 2] = [POD_NAMESPACE, "io.kubernetes.cri-o.Namespace"];
 
 /// What a bundle is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,28 +71,27 @@ impl Role {
     /// # Errors
     /// [`AnnotationError`].
     pub fn of(annotations: &BTreeMap<String, String>) -> Result<Self, AnnotationError> {
-        let [containerd, _] = TYPE;
         let missing = |keys: [&'static str; 2]| AnnotationError::Missing { key: keys[0] };
-        match find(annotations, TYPE) {
+        match find(annotations, TYPES) {
             None => Ok(Self::Single),
             Some("sandbox") => Ok(Self::Sandbox),
             Some("container") => Ok(Self::Container {
-                sandbox: find(annotations, SANDBOX_ID).ok_or_else(|| missing(SANDBOX_ID))?.to_owned(),
-                name: find(annotations, CONTAINER_NAME).ok_or_else(|| missing(CONTAINER_NAME))?.to_owned(),
+                sandbox: find(annotations, SANDBOX_IDS).ok_or_else(|| missing(SANDBOX_IDS))?.to_owned(),
+                name: find(annotations, CONTAINER_NAMES).ok_or_else(|| missing(CONTAINER_NAMES))?.to_owned(),
             }),
-            Some(found) => Err(AnnotationError::Type { key: containerd, found: found.to_owned() }),
+            Some(found) => Err(AnnotationError::Type { key: TYPE, found: found.to_owned() }),
         }
     }
 }
 
 /// The container's name in the pod, where the container manager says one.
 pub fn container_name(annotations: &BTreeMap<String, String>) -> Option<&str> {
-    find(annotations, CONTAINER_NAME)
+    find(annotations, CONTAINER_NAMES)
 }
 
 /// `NAMESPACE/NAME` of the pod, for messages.
 pub fn pod_name(annotations: &BTreeMap<String, String>) -> Option<String> {
-    Some(format!("{}/{}", find(annotations, POD_NAMESPACE)?, find(annotations, POD_NAME)?))
+    Some(format!("{}/{}", find(annotations, POD_NAMESPACES)?, find(annotations, POD_NAMES)?))
 }
 
 /// The value of the initdata annotation.
@@ -107,19 +112,20 @@ mod tests {
 
     #[test]
     fn both_spellings_say_what_a_bundle_is() {
-        for (kind, sandbox, name) in [(TYPE[0], SANDBOX_ID[0], CONTAINER_NAME[0]), (TYPE[1], SANDBOX_ID[1], CONTAINER_NAME[1])]
+        for (kind, sandbox, name) in
+            [(TYPES[0], SANDBOX_IDS[0], CONTAINER_NAMES[0]), (TYPES[1], SANDBOX_IDS[1], CONTAINER_NAMES[1])]
         {
             assert_eq!(Role::of(&map(&[(kind, "sandbox"), (sandbox, "s")])), Ok(Role::Sandbox));
             let container = map(&[(kind, "container"), (sandbox, "s"), (name, "web")]);
             assert_eq!(Role::of(&container), Ok(Role::Container { sandbox: "s".into(), name: "web".into() }));
             assert_eq!(
                 Role::of(&map(&[(kind, "container"), (sandbox, "s")])),
-                Err(AnnotationError::Missing { key: CONTAINER_NAME[0] })
+                Err(AnnotationError::Missing { key: CONTAINER_NAMES[0] })
             );
         }
         assert_eq!(Role::of(&map(&[])), Ok(Role::Single));
         let found = "pod".to_owned();
-        assert_eq!(Role::of(&map(&[(TYPE[0], "pod")])), Err(AnnotationError::Type { key: TYPE[0], found }));
+        assert_eq!(Role::of(&map(&[(TYPES[0], "pod")])), Err(AnnotationError::Type { key: TYPES[0], found }));
     }
 
     #[test]

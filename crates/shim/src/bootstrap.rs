@@ -160,7 +160,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// Field 1, 2 and 5 of `BootstrapParams`, written by hand from the wire format.
-    const PARAMS: &[u8] = b"\x0a\x03abc\x12\x06k8s.io\x18\xfc\xff\xff\xff\xff\xff\xff\xff\xff\x01\x2a\x0a/c.sock.tt\x32\x07/c.sock";
+    const PARAMS: &[u8] =
+        b"\x0a\x03abc\x12\x06k8s.io\x18\xfc\xff\xff\xff\xff\xff\xff\xff\xff\x01\x2a\x0a/c.sock.tt\x32\x07/c.sock";
     /// An `Any` as containerd 2.2 gives it: `containerd.runc.v1.Options` with `systemd_cgroup`.
     const ANY: &[u8] = b"\x0a\x1acontainerd.runc.v1.Options\x12\x02\x48\x01";
 

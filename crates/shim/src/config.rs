@@ -112,8 +112,7 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }
 
@@ -229,7 +228,10 @@ mod tests {
         let unknown = parse("sofware = true").unwrap_err().to_string();
         assert!(unknown.contains("sofware"), "{unknown}");
         assert_eq!(parse("data = 'd'").unwrap_err().to_string(), "shim.toml: data is d, expected an absolute path");
-        assert_eq!(parse("boot-seconds = 0").unwrap_err().to_string(), "shim.toml: boot-seconds is 0, expected 1 to 600");
+        assert_eq!(
+            parse("boot-seconds = 0").unwrap_err().to_string(),
+            "shim.toml: boot-seconds is 0, expected 1 to 600"
+        );
         assert!(parse("broker = 'http://b:1'").is_err());
     }
 
@@ -240,6 +242,9 @@ mod tests {
         assert_eq!(of("containerd-shim-belljar-snp-v2"), Ok(TeeChoice::Only(TeeKind::Snp)));
         assert_eq!(of("containerd-shim-belljar-tdx-v2"), Ok(TeeChoice::Only(TeeKind::Tdx)));
         assert_eq!(of("containerd-shim-belljar-software-v2"), Ok(TeeChoice::Only(TeeKind::Software)));
-        assert_eq!(of("containerd-shim-belljar-sgx-v2"), Err(NameError { found: "containerd-shim-belljar-sgx-v2".into() }));
+        assert_eq!(
+            of("containerd-shim-belljar-sgx-v2"),
+            Err(NameError { found: "containerd-shim-belljar-sgx-v2".into() })
+        );
     }
 }

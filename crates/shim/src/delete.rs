@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use belljar_vmm::{Pods, process_start};
+use belljar_vmm::cgroup::Cgroup;
+use belljar_vmm::{Pods, network, process_start};
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message as _;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -28,7 +29,8 @@ pub fn delete(flags: &Flags, config: &Config) -> Vec<u8> {
         "" => PathBuf::from("."),
         bundle => PathBuf::from(bundle),
     };
-    let role = BundleConfig::read(&bundle).ok().and_then(|config| Role::of(&config.annotations).ok());
+    let described = BundleConfig::read(&bundle).ok();
+    let role = described.as_ref().and_then(|described| Role::of(&described.annotations).ok());
     // A container's shim is its pod's, and goes with that.
     let pid = match role {
         Some(Role::Container { .. }) => None,
@@ -36,6 +38,9 @@ pub fn delete(flags: &Flags, config: &Config) -> Vec<u8> {
     };
     if !matches!(role, Some(Role::Container { .. })) {
         remove_rest(&bundle, config);
+        if let Some(described) = described {
+            leave_host(&described);
+        }
     }
     let mut answer = DeleteResponse::new();
     answer.pid = pid.unwrap_or_default();
@@ -57,6 +62,21 @@ fn remove_rest(bundle: &Path, config: &Config) {
         && !socket.answers()
     {
         let _ = std::fs::remove_file(socket.path());
+    }
+}
+
+/// What the pod had of the node: the joint in its network namespace, and its cgroup.
+fn leave_host(described: &BundleConfig) {
+    if let Some(namespace) = described.network_namespace()
+        && let Err(error) = network::detach(namespace)
+    {
+        eprintln!("{error}");
+    }
+    // Taken over, to be removed. It is gone already, or the pod's whole cgroup is.
+    if let Ok(cgroup) = Cgroup::create(&described.linux.cgroups_path)
+        && let Err(error) = cgroup.remove()
+    {
+        eprintln!("{error}");
     }
 }
 

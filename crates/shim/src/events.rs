@@ -53,6 +53,20 @@ impl Event {
         }
     }
 
+    /// Id of the container, and of the exec process where it is one's.
+    fn id(&self) -> String {
+        match self {
+            Self::Create(message) => message.container_id.clone(),
+            Self::Start(message) => message.container_id.clone(),
+            Self::Oom(message) => message.container_id.clone(),
+            Self::Exit(message) if message.id == message.container_id => message.id.clone(),
+            Self::Exit(message) => format!("{}/{}", message.container_id, message.id),
+            Self::Delete(message) => message.container_id.clone(),
+            Self::ExecAdded(message) => format!("{}/{}", message.container_id, message.exec_id),
+            Self::ExecStarted(message) => format!("{}/{}", message.container_id, message.exec_id),
+        }
+    }
+
     fn any(&self) -> Any {
         match self {
             Self::Create(message) => any(message),
@@ -121,7 +135,7 @@ impl Events {
 
     /// Puts an event at the queue's end.
     pub fn send(&self, event: &Event) {
-        tracing::info!(topic = event.topic(), ?event, "event");
+        tracing::info!(topic = event.topic(), id = event.id(), "event");
         if self.queue.nobody {
             return;
         }

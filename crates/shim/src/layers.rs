@@ -93,10 +93,8 @@ pub async fn ensure(contract: &Contract, config: &Config) -> Result<Vec<LayerDis
         }
     }
     while let Some(made) = making.join_next().await {
-        let made = made.map_err(|error| ImageError::Store {
-            path: config.store(),
-            source: std::io::Error::other(error),
-        })?;
+        let made =
+            made.map_err(|error| ImageError::Store { path: config.store(), source: std::io::Error::other(error) })?;
         found.append(&mut made?);
     }
     Ok(found.into_iter().map(|(verity_root, path)| LayerDisk { path, verity_root }).collect())
@@ -106,11 +104,7 @@ fn by_root(layers: Vec<LayerImage>) -> BTreeMap<[u8; 32], PathBuf> {
     layers.into_iter().map(|layer| (layer.verity_root, layer.path)).collect()
 }
 
-async fn make(
-    store: Store,
-    wanted: Wanted,
-    config: Config,
-) -> Result<BTreeMap<[u8; 32], PathBuf>, LayersError> {
+async fn make(store: Store, wanted: Wanted, config: Config) -> Result<BTreeMap<[u8; 32], PathBuf>, LayersError> {
     let failed = |error| LayersError::Image { image: wanted.image.clone(), error };
     let image = match store.ensure_blobs(&config.content, &wanted.digest, &Silent).await {
         Ok(image) => image,
@@ -124,16 +118,15 @@ async fn make(
     let mut made = by_root(image.layers);
     made.retain(|root, _| wanted.roots.contains(root));
     match wanted.roots.iter().find(|root| !made.contains_key(*root)) {
-        Some(root) => {
-            Err(LayersError::Root { image: wanted.image, digest: wanted.digest, root: hex::encode(root) })
-        }
+        Some(root) => Err(LayersError::Root { image: wanted.image, digest: wanted.digest, root: hex::encode(root) }),
         None => Ok(made),
     }
 }
 
 /// The image by its digest, at the registry that the contract names.
 fn fetchable(wanted: &Wanted, config: &Config) -> Result<Reference, LayersError> {
-    let not_here = |why: String| LayersError::NotHere { image: wanted.image.clone(), digest: wanted.digest.clone(), why };
+    let not_here =
+        |why: String| LayersError::NotHere { image: wanted.image.clone(), digest: wanted.digest.clone(), why };
     if !config.pull {
         return Err(not_here("fetching is turned off (pull = false); pull it with `crictl pull`".to_owned()));
     }

@@ -7,6 +7,7 @@
 //! | [`mod@start`], [`mod@delete`], [`info`], [`mod@serve`] | what the program does, one action each |
 //! | [`address`] | the shim's socket |
 //! | [`task`] | the task service, versions 2 and 3 |
+//! | [`sandbox`], [`sandbox_config`] | the sandbox service |
 //! | [`pod`], [`process`] | states of the pod, its tasks and their processes |
 //! | [`vm`], [`layers`] | from the contract to a running VM |
 //! | [`network`] | the pod's network namespace, ports and name servers |
@@ -40,6 +41,8 @@ pub mod network;
 pub mod options;
 pub mod pod;
 pub mod process;
+pub mod sandbox;
+pub mod sandbox_config;
 pub mod serve;
 pub mod start;
 pub mod stats;

@@ -27,20 +27,27 @@ const MAX_CONNECTIONS: usize = 24;
 pub struct Place {
     /// The network namespace.
     pub namespace: Option<PathBuf>,
-    /// The pod's `resolv.conf` on this node.
-    pub resolv_conf: Option<PathBuf>,
+    /// The pod's name servers, where it has a `resolv.conf` on this node.
+    pub resolver: Option<Resolver>,
     /// The pod's host name.
     pub hostname: String,
 }
 
 impl Place {
-    /// From the sandbox's `config.json`.
-    pub fn of(config: &BundleConfig) -> Self {
-        Self {
+    /// From the sandbox's `config.json`. `resolver` is what was said elsewhere.
+    ///
+    /// # Errors
+    /// When the pod's `resolv.conf` cannot be read.
+    pub fn of(config: &BundleConfig, resolver: Option<Resolver>) -> Result<Self, ShimError> {
+        let read = |path| Resolver::read(path);
+        Ok(Self {
             namespace: config.network_namespace().map(Path::to_owned),
-            resolv_conf: config.mount_source("/etc/resolv.conf").map(Path::to_owned),
+            resolver: match resolver {
+                None => config.mount_source("/etc/resolv.conf").map(read).transpose()?,
+                given => given,
+            },
             hostname: config.hostname.clone(),
-        }
+        })
     }
 }
 
@@ -76,7 +83,8 @@ impl Joined {
             (Network::Host, Some(namespace)) => Some(network::attach(namespace).map_err(refused)?),
             (Network::Host, None) => {
                 return Err(ShimError::Refused(
-                    "the pod has no network namespace of its own (hostNetwork?), and its contract asks for a network".to_owned(),
+                    "the pod has no network namespace of its own (hostNetwork?), and its contract asks for a network"
+                        .to_owned(),
                 ));
             }
         };
@@ -84,11 +92,10 @@ impl Joined {
         let mut joined = Self { namespace: place.namespace.clone(), network, request: None, ports: Vec::new() };
         if wanted {
             let mut request = joined.network.as_ref().map(PodNetwork::request).unwrap_or_default();
-            if let (Dns::Host, Some(path)) = (&pod.dns, &place.resolv_conf) {
-                let resolver = Resolver::read(path)?;
-                request.nameservers = resolver.nameservers;
-                request.searches = resolver.searches;
-                request.options = resolver.options;
+            if let (Dns::Host, Some(resolver)) = (&pod.dns, &place.resolver) {
+                resolver.nameservers.clone_into(&mut request.nameservers);
+                resolver.searches.clone_into(&mut request.searches);
+                resolver.options.clone_into(&mut request.options);
             }
             if pod.hostname_from_host {
                 place.hostname.clone_into(&mut request.hostname);
@@ -195,11 +202,16 @@ impl Resolver {
                 _ => {}
             }
         }
+        Self::new(resolver.nameservers, resolver.searches, resolver.options)
+    }
+
+    /// Of these parts, as many as are used.
+    pub fn new(mut nameservers: Vec<String>, mut searches: Vec<String>, mut options: Vec<String>) -> Self {
         // The C library reads no more name servers than three.
-        resolver.nameservers.truncate(3);
-        resolver.searches.truncate(MAX_NETWORK_LIST);
-        resolver.options.truncate(MAX_NETWORK_LIST);
-        resolver
+        nameservers.truncate(3);
+        searches.truncate(MAX_NETWORK_LIST);
+        options.truncate(MAX_NETWORK_LIST);
+        Self { nameservers, searches, options }
     }
 }
 

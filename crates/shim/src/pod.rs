@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use belljar_guest_api::api::{
     AgentClient, ResizeTerminalRequest, SignalContainerRequest, StartContainerRequest, StartExecRequest,
@@ -17,13 +17,13 @@ use ttrpc::context::{self, Context};
 
 use crate::annotations::{self, Role};
 use crate::bundle::BundleConfig;
+use crate::carrier::Carrier;
 use crate::config::{Config, TeeChoice};
 use crate::error::ShimError;
 use crate::events::{Event, Events, timestamp};
-use crate::network::Place;
+use crate::network::{Place, Resolver};
 use crate::process::{Exit, Process, State};
 use crate::streams::{ProcessName, Stdio, Streams};
-use crate::carrier::Carrier;
 use crate::values;
 use crate::vm::{Bound, Plan, Vm};
 
@@ -67,6 +67,8 @@ pub struct Task {
     container: Option<String>,
     /// Whether the VM ends with it.
     owns_vm: bool,
+    /// When it was made.
+    pub created: SystemTime,
     /// Its first process.
     pub process: Process,
     execs: Mutex<BTreeMap<String, Arc<Exec>>>,
@@ -126,9 +128,9 @@ impl Pod {
         })
     }
 
-    /// The process id that containerd knows tasks by: this shim's, which lives as long as the pod and stands for nothing else.
+    /// The process id that containerd knows tasks by: QEMU's, in which all of them run; this shim's while there is none.
     pub fn pid(&self) -> u32 {
-        std::process::id()
+        self.vm().map_or_else(|_| std::process::id(), |(vm, _)| vm.qemu())
     }
 
     /// Makes a task of the bundle. The first one is the sandbox, or the only container; it starts the VM.
@@ -154,7 +156,7 @@ impl Pod {
             _ => Some(Streams::open(&stdio)?),
         };
         let (vm, bound, container) = if owns_vm {
-            self.first(&bundle_config, container, role == Role::Single).await?
+            self.first(&bundle_config, None, container, role == Role::Single).await?
         } else {
             let vm = lock(&self.inner).vm.clone();
             let (vm, bound) = vm.ok_or_else(|| ShimError::Refused("the pod's sandbox is not there".to_owned()))?;
@@ -169,29 +171,67 @@ impl Pod {
                 known.join(", ")
             )));
         }
-        let task = Arc::new(Task {
+        let task = Task {
             id: id.to_owned(),
             bundle,
             container,
             owns_vm,
+            created: SystemTime::now(),
             process: Process::new(id, stdio, streams),
             execs: Mutex::default(),
             bundle_config,
-        });
+        };
+        self.add(task, vm, bound);
+        Ok(self.pid())
+    }
+
+    /// Makes the sandbox without a bundle's `config.json`: `described` says what that would say.
+    ///
+    /// # Errors
+    /// As [`Pod::create`].
+    pub async fn create_sandbox(
+        self: &Arc<Self>,
+        id: &str,
+        bundle: &str,
+        described: (BundleConfig, Option<Resolver>),
+    ) -> Result<(), ShimError> {
+        let _one = self.creating.lock().await;
+        let (bundle_config, resolver) = described;
+        let (vm, bound, _) = self.first(&bundle_config, resolver, None, false).await?;
+        let task = Task {
+            id: id.to_owned(),
+            bundle: bundle.into(),
+            container: None,
+            owns_vm: true,
+            created: SystemTime::now(),
+            process: Process::new(id, Stdio::default(), None),
+            execs: Mutex::default(),
+            bundle_config,
+        };
+        self.add(task, vm, bound);
+        Ok(())
+    }
+
+    fn add(self: &Arc<Self>, task: Task, vm: Vm, bound: Arc<Bound>) {
+        let task = Arc::new(task);
+        {
+            let mut inner = lock(&self.inner);
+            inner.tasks.insert(task.id.clone(), task.clone());
+            if task.owns_vm {
+                inner.vm = Some((vm.clone(), bound));
+            }
+        }
         self.events.send(&Event::Create(self.create_event(&task)));
-        let mut inner = lock(&self.inner);
-        inner.tasks.insert(id.to_owned(), task);
-        if owns_vm {
-            inner.vm = Some((vm.clone(), bound));
+        if task.owns_vm {
             tokio::spawn(self.clone().watch(vm));
         }
-        Ok(self.pid())
     }
 
     /// The VM for the first task.
     async fn first(
         &self,
         config: &BundleConfig,
+        resolver: Option<Resolver>,
         container: Option<String>,
         single: bool,
     ) -> Result<(Vm, Arc<Bound>, Option<String>), ShimError> {
@@ -205,11 +245,21 @@ impl Pod {
             other => other,
         };
         let broker = config.annotations.get(annotations::BROKER).or(self.config.broker.as_ref());
-        let broker = broker.map(|address| address.parse()).transpose().map_err(|error| {
-            ShimError::InvalidArgument(format!("annotation {}: {error}", annotations::BROKER))
-        })?;
+        let broker = broker
+            .map(|address| address.parse())
+            .transpose()
+            .map_err(|error| ShimError::InvalidArgument(format!("annotation {}: {error}", annotations::BROKER)))?;
         let name = annotations::pod_name(&config.annotations).unwrap_or_else(|| self.id.clone());
-        let plan = Plan { id: self.id.clone(), name, bound: bound.clone(), place: Place::of(config), broker, tee: self.tee };
+        let plan = Plan {
+            id: self.id.clone(),
+            name,
+            bound: bound.clone(),
+            cgroup: config.linux.cgroups_path.clone(),
+            in_pod: !single,
+            place: Place::of(config, resolver)?,
+            broker,
+            tee: self.tee,
+        };
         let vm = Vm::launch(plan, &self.config).await?;
         Ok((vm, bound, container))
     }
@@ -320,9 +370,7 @@ impl Pod {
         };
         match started {
             Ok(_) => Ok(agent),
-            Err(error) => {
-                Err(guest_error(vm, &format!("the guest does not start {}", name.container), &error).await)
-            }
+            Err(error) => Err(guest_error(vm, &format!("the guest does not start {}", name.container), &error).await),
         }
     }
 
@@ -455,7 +503,10 @@ impl Pod {
                 if process.stop(exit) {
                     self.tell_exit(&found, exit);
                 }
-                if found.task().owns_vm && exec.is_empty() && let Ok((vm, _)) = self.vm() {
+                if found.task().owns_vm
+                    && exec.is_empty()
+                    && let Ok((vm, _)) = self.vm()
+                {
                     vm.stop().await;
                 }
                 return Ok(());
@@ -466,6 +517,8 @@ impl Pod {
         let (vm, _) = self.vm()?;
         let Some(container) = &found.task().container else {
             vm.stop().await;
+            // Whoever watches the VM tells of it in a moment; a Delete that follows finds it ended.
+            let _ = tokio::time::timeout(DRAIN, process.ended()).await;
             return Ok(());
         };
         let name = ProcessName { container: container.clone(), exec: exec.to_owned() };
@@ -510,6 +563,7 @@ impl Pod {
     pub async fn delete(&self, id: &str, exec: &str) -> Result<Exit, ShimError> {
         let found = self.find(id, exec)?;
         let exit = found.process().check_over()?.unwrap_or_else(|| Exit::now(0));
+        let pid = self.pid();
         if let Some(streams) = &found.process().streams {
             streams.drain(DRAIN).await;
         }
@@ -518,7 +572,9 @@ impl Pod {
                 lock(&task.execs).remove(exec);
             }
             Found::Task(task) => {
-                if task.owns_vm && let Ok((vm, _)) = self.vm() {
+                if task.owns_vm
+                    && let Ok((vm, _)) = self.vm()
+                {
                     vm.stop().await;
                 }
                 let mut inner = lock(&self.inner);
@@ -528,7 +584,7 @@ impl Pod {
                     }
                     let mut event = TaskDelete::new();
                     id.clone_into(&mut event.container_id);
-                    event.pid = self.pid();
+                    event.pid = pid;
                     event.exit_status = exit.code;
                     event.exited_at = Some(timestamp(exit.at)).into();
                     self.events.send(&Event::Delete(event));
@@ -655,7 +711,8 @@ fn only_container(bound: &Bound) -> Result<String, ShimError> {
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name.clone()),
         _ => Err(ShimError::Refused(
-            "the contract has several containers; say which one with the annotation io.kubernetes.cri.container-name".to_owned(),
+            "the contract has several containers; say which one with the annotation io.kubernetes.cri.container-name"
+                .to_owned(),
         )),
     }
 }

@@ -18,6 +18,7 @@ use crate::config::{Config, TeeChoice};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::pod::Pod;
+use crate::sandbox::SandboxService;
 use crate::task::{SERVICE_V2, SERVICE_V3, TaskService};
 
 /// How long the answer to `Shutdown` may take to leave.
@@ -61,6 +62,7 @@ async fn run(listener: UnixListener, flags: &Flags, config: Config, tee: TeeChoi
     for services in [
         task_services(&pod, &shutdown, SERVICE_V3),
         task_services(&pod, &shutdown, SERVICE_V2),
+        SandboxService::services(pod.clone(), shutdown.clone()),
     ] {
         server = server.register_service(services);
     }
@@ -84,11 +86,7 @@ async fn run(listener: UnixListener, flags: &Flags, config: Config, tee: TeeChoi
 }
 
 /// The service under this name. The generated code names it as version 3 does.
-fn task_services(
-    pod: &Arc<Pod>,
-    shutdown: &Arc<Notify>,
-    name: &str,
-) -> HashMap<String, ttrpc::asynchronous::Service> {
+fn task_services(pod: &Arc<Pod>, shutdown: &Arc<Notify>, name: &str) -> HashMap<String, ttrpc::asynchronous::Service> {
     let service = TaskService::new(pod.clone(), shutdown.clone());
     let made = containerd_shim_protos::shim_async::create_task(Arc::new(service));
     made.into_values().map(|service| (name.to_owned(), service)).collect()

@@ -56,7 +56,11 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 /// [`StartError`]; no process is left running.
 pub fn start(request: &Request, bundle: &Path, program: &std::ffi::OsStr) -> Result<String, StartError> {
-    let config = BundleConfig::read(bundle)?;
+    let config = match BundleConfig::read(bundle) {
+        // A sandbox of the sandbox service has none.
+        Err(BundleError::Read { error, .. }) if error.kind() == io::ErrorKind::NotFound => BundleConfig::default(),
+        other => other?,
+    };
     let folder = PathBuf::from(request.socket_dir.as_deref().unwrap_or(SOCKET_DIR));
     let socket = |id: &str| ShimSocket::of(&folder, &request.address, &request.namespace, id);
     let socket = match Role::of(&config.annotations)? {
@@ -106,12 +110,7 @@ fn listen(socket: &ShimSocket) -> Result<UnixListener, StartError> {
 }
 
 /// The daemon: this program again, in a session of its own, with the listener as its stdin.
-fn spawn(
-    request: &Request,
-    bundle: &Path,
-    program: &std::ffi::OsStr,
-    listener: OwnedFd,
-) -> Result<u32, StartError> {
+fn spawn(request: &Request, bundle: &Path, program: &std::ffi::OsStr, listener: OwnedFd) -> Result<u32, StartError> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(program).current_dir(bundle).stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
     command.args(["-namespace", &request.namespace, "-id", &request.id, "-address", &request.address]);

@@ -41,7 +41,7 @@ pub struct Usage {
 pub async fn of(pod: &Pod, id: &str) -> Result<Any, ShimError> {
     let found = pod.find(id, "")?;
     let usage = match found.task().container_name() {
-        None => pod.vm()?.0.qemu().and_then(process_usage).unwrap_or_default(),
+        None => process_usage(pod.vm()?.0.qemu()).unwrap_or_default(),
         Some(name) => {
             let (vm, _) = pod.vm()?;
             let agent =
@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn both_versions_say_the_same() {
-        let usage = Usage { cpu_us: 7, memory: 100, working_set: 60, limit: 200, pids: 3, oom_kills: 1, ..Usage::default() };
+        let usage =
+            Usage { cpu_us: 7, memory: 100, working_set: 60, limit: 200, pids: 3, oom_kills: 1, ..Usage::default() };
         let (v1, v2) = (usage.v1(), usage.v2());
         assert_eq!((v1.cpu.usage.total, v2.cpu.usage_usec), (7000, 7));
         assert_eq!(v1.memory.usage.usage - v1.memory.total_inactive_file, 60);

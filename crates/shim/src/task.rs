@@ -141,14 +141,10 @@ impl Task for TaskService {
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        let stdio = Stdio {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            terminal: request.terminal,
-        };
-        let added = exec_args(request.spec.as_ref())
-            .and_then(|args| self.pod.exec(&request.id, &request.exec_id, args, stdio));
+        let stdio =
+            Stdio { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
+        let added =
+            exec_args(request.spec.as_ref()).and_then(|args| self.pod.exec(&request.id, &request.exec_id, args, stdio));
         logged("Exec", &request.id, added)?;
         Ok(Empty::new())
     }
@@ -207,7 +203,8 @@ impl Task for TaskService {
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        Err(ShimError::Unimplemented("a pod VM has no checkpoints: its memory is not the host's to read".to_owned()).into())
+        Err(ShimError::Unimplemented("a pod VM has no checkpoints: its memory is not the host's to read".to_owned())
+            .into())
     }
 
     async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
@@ -225,12 +222,11 @@ mod tests {
     #[test]
     fn an_exec_is_its_command_and_nothing_else() {
         let spec = |json: &str| Any { value: json.as_bytes().to_vec(), ..Any::new() };
-        let described = spec(r#"{"args":["sh","-c","id"],"env":["A=1"],"user":{"uid":0},"capabilities":{"bounding":["CAP_SYS_ADMIN"]}}"#);
-        assert_eq!(exec_args(Some(&described)), Ok(vec!["sh".to_owned(), "-c".to_owned(), "id".to_owned()]));
-        assert_eq!(
-            exec_args(Some(&spec("{}"))),
-            Err(ShimError::InvalidArgument("exec without a command".to_owned()))
+        let described = spec(
+            r#"{"args":["sh","-c","id"],"env":["A=1"],"user":{"uid":0},"capabilities":{"bounding":["CAP_SYS_ADMIN"]}}"#,
         );
+        assert_eq!(exec_args(Some(&described)), Ok(vec!["sh".to_owned(), "-c".to_owned(), "id".to_owned()]));
+        assert_eq!(exec_args(Some(&spec("{}"))), Err(ShimError::InvalidArgument("exec without a command".to_owned())));
         assert!(exec_args(None).is_err());
         assert!(exec_args(Some(&spec("[]"))).is_err());
     }

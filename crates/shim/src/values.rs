@@ -50,9 +50,10 @@ mod tests {
 
     #[test]
     fn only_what_the_contract_leaves_to_the_host_is_sent() {
-        let lines: Vec<String> = ["POD_IP=10.1.2.3", "PATH=/evil", "LD_PRELOAD=/x", "REDIS_SERVICE_HOST=10.0.0.1", "A_SERVICE_HOST=x"]
-            .map(str::to_owned)
-            .to_vec();
+        let lines: Vec<String> =
+            ["POD_IP=10.1.2.3", "PATH=/evil", "LD_PRELOAD=/x", "REDIS_SERVICE_HOST=10.0.0.1", "A_SERVICE_HOST=x"]
+                .map(str::to_owned)
+                .to_vec();
         let mut container = container();
         assert_eq!(of(&lines, &container), Ok(HashMap::new()));
         container.env_from_host.insert("POD_IP".into(), HostType::Ip);

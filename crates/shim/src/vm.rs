@@ -1,7 +1,7 @@
 //! The pod's VM: from the contract to a running guest, and to its end. One task owns it; everybody else has a handle.
 
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belljar_contract::{Contract, Digest, Initdata, from_annotation};
@@ -10,7 +10,8 @@ use belljar_guest_api::status::CallError;
 use belljar_guest_image::GuestImage;
 use belljar_launch::{Blueprint, BrokerAddress, tunnel};
 use belljar_softtee::Keys;
-use belljar_vmm::{Exit, Machine, Options, Pod as PodNote, PodVm, Pods, ProcessId, Qemu, RunDir, TeeKind, Wanted, tee};
+use belljar_vmm::cgroup::Cgroup;
+use belljar_vmm::{Booting, Exit, Machine, Pod as PodNote, PodVm, Pods, ProcessId, Qemu, RunDir, TeeKind, Wanted, tee};
 use tokio::sync::watch;
 use ttrpc::context;
 
@@ -58,6 +59,10 @@ pub struct Plan {
     pub name: String,
     /// Its contract.
     pub bound: Arc<Bound>,
+    /// Path of its cgroup; empty for none.
+    pub cgroup: String,
+    /// Whether it is a pod of a kubelet, and not a single container.
+    pub in_pod: bool,
     /// Its network on this node.
     pub place: Place,
     /// Where its broker listens.
@@ -82,7 +87,7 @@ enum Phase {
 pub struct Vm {
     phase: watch::Receiver<Phase>,
     stop: watch::Sender<bool>,
-    qemu: Arc<OnceLock<u32>>,
+    qemu: u32,
     began: Instant,
 }
 
@@ -151,22 +156,26 @@ impl Vm {
             name: plan.name.clone(),
             image: plan.bound.contract.containers.keys().cloned().collect::<Vec<_>>().join(", "),
             tee: kind,
-            created: std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
+            created: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs(),
             owner: ProcessId::this(),
             qemu: None,
         };
-        let folder = run_dir(&config.state, note).map_err(|e| refused(&e))?;
+        let mut folder = run_dir(&config.state, note).map_err(|e| refused(&e))?;
         let mut options = belljar_launch::options(&config.cache, keys);
         options.qemu = Some(qemu.path);
         options.boot_timeout = config.boot_timeout();
+        let cgroup = OwnCgroup::make(&plan)?;
+        options.cgroups = cgroup.folders();
+        options.oom_score_adj = plan.in_pod.then(|| oom_score(&plan.cgroup));
+        let booting = PodVm::spawn(&machine, options).await.map_err(|e| refused(&e))?;
+        let qemu = booting.qemu_pid();
+        if let Err(error) = folder.set_qemu(qemu) {
+            tracing::warn!(%error, "QEMU is not noted");
+        }
         let (tell, phase) = watch::channel(Phase::Booting);
         let (stop, stopped) = watch::channel(false);
-        let qemu = Arc::new(OnceLock::new());
-        let owned = Owned { machine, folder, joined, broker: plan.broker, qemu: qemu.clone() };
-        tokio::spawn(owned.run(options, tell, stopped));
+        let owned = Owned { _machine: machine, _folder: folder, _cgroup: cgroup, joined, broker: plan.broker };
+        tokio::spawn(owned.run(booting, tell, stopped));
         Ok(Self { phase, stop, qemu, began })
     }
 
@@ -200,9 +209,19 @@ impl Vm {
         }
     }
 
-    /// Process id of QEMU, once the guest has answered.
-    pub fn qemu(&self) -> Option<u32> {
-        self.qemu.get().copied()
+    /// What is worth knowing of it, for `crictl inspectp`.
+    pub fn info(&self) -> [(String, String); 2] {
+        let phase = match &*self.phase.borrow() {
+            Phase::Booting => "the guest boots".to_owned(),
+            Phase::Up(_) => "the guest answers".to_owned(),
+            Phase::Ended(why) => why.clone(),
+        };
+        [("vm".to_owned(), phase), ("qemu".to_owned(), self.qemu.to_string())]
+    }
+
+    /// Process id of QEMU.
+    pub fn qemu(&self) -> u32 {
+        self.qemu
     }
 
     /// Waits for the VM's end, and says why it came.
@@ -237,22 +256,69 @@ fn run_dir(state: &Path, note: PodNote) -> Result<RunDir, belljar_vmm::RunDirErr
 
 /// Everything that belongs to the VM, and ends with it.
 struct Owned {
-    machine: Machine,
-    folder: RunDir,
+    /// Holds the initdata disk's memory.
+    _machine: Machine,
     joined: Joined,
+    _folder: RunDir,
+    _cgroup: OwnCgroup,
     broker: Option<BrokerAddress>,
-    qemu: Arc<OnceLock<u32>>,
+}
+
+/// The cgroup of QEMU; dropping it removes it.
+struct OwnCgroup(Option<Cgroup>);
+
+impl OwnCgroup {
+    fn make(plan: &Plan) -> Result<Self, ShimError> {
+        if plan.cgroup.is_empty() {
+            return Ok(Self(None));
+        }
+        match Cgroup::create(&plan.cgroup) {
+            Ok(cgroup) => Ok(Self(Some(cgroup))),
+            // A pod's limits stand in the cgroup above, which the kubelet has made. `ctr run` makes none.
+            Err(error) if plan.in_pod => Err(ShimError::Refused(error.to_string())),
+            Err(error) => {
+                tracing::debug!(%error, "QEMU stays in the shim's cgroup");
+                Ok(Self(None))
+            }
+        }
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        self.0.as_ref().map(|cgroup| cgroup.folders().to_vec()).unwrap_or_default()
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.as_ref().map(Cgroup::remove) {
+            tracing::warn!(%error, "the pod's cgroup stays");
+        }
+    }
+}
+
+/// When memory of the node runs out, VMs go in the order of their pods' classes, as the kubelet ranks containers.
+fn oom_score(cgroup: &str) -> i16 {
+    match () {
+        () if cgroup.contains("besteffort") => 1000,
+        () if cgroup.contains("burstable") => 900,
+        () => -997,
+    }
 }
 
 impl Owned {
-    async fn run(mut self, options: Options, tell: watch::Sender<Phase>, mut stopped: watch::Receiver<bool>) {
-        let why = tokio::select! {
-            // Dropping the start kills QEMU.
-            () = asked(&mut stopped) => "the pod was stopped while its VM booted".to_owned(),
-            started = PodVm::start(&self.machine, options) => match started {
-                Ok(vm) => self.attend(vm, &tell, &mut stopped.clone()).await,
-                Err(error) => error.to_string(),
-            },
+    async fn run(self, booting: Booting, tell: watch::Sender<Phase>, mut stopped: watch::Receiver<bool>) {
+        let killer = booting.killer();
+        let started = tokio::select! {
+            () = asked(&mut stopped) => None,
+            started = booting.hello() => Some(started),
+        };
+        let why = match started {
+            Some(Ok(vm)) => self.attend(vm, &tell, &mut stopped).await,
+            Some(Err(error)) => error.to_string(),
+            None => {
+                killer.kill().await;
+                "the pod was stopped while its VM booted".to_owned()
+            }
         };
         // Before the end is told: whoever waits for it finds nothing left.
         drop(self);
@@ -261,12 +327,8 @@ impl Owned {
     }
 
     /// From the guest's first answer to the VM's end.
-    async fn attend(&mut self, vm: PodVm, tell: &watch::Sender<Phase>, stopped: &mut watch::Receiver<bool>) -> String {
+    async fn attend(&self, vm: PodVm, tell: &watch::Sender<Phase>, stopped: &mut watch::Receiver<bool>) -> String {
         tracing::info!(timings = ?vm.timings(), qemu = vm.qemu_pid(), "guest answers");
-        let _ = self.qemu.set(vm.qemu_pid());
-        if let Err(error) = self.folder.set_qemu(vm.qemu_pid()) {
-            tracing::warn!(%error, "QEMU is not noted");
-        }
         let agent = vm.agent();
         let prepared = async {
             if let Some(request) = self.joined.request() {
@@ -309,7 +371,9 @@ async fn asked(stopped: &mut watch::Receiver<bool>) {
 
 async fn carry(tunnel: tunnel::Tunnel, broker: Option<BrokerAddress>) -> Result<(), String> {
     let Some(broker) = broker else {
-        return Err("this pod names no broker: set the annotation belljar.dev/broker, or broker in shim.toml".to_owned());
+        return Err(
+            "this pod names no broker: set the annotation belljar.dev/broker, or broker in shim.toml".to_owned()
+        );
     };
     let stream = broker.connect().await.map_err(|error| error.to_string())?;
     tunnel.carry(stream).await.map_err(|error| error.to_string())

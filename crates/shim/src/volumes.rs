@@ -105,10 +105,9 @@ pub fn sources(contract: &Contract, container: &str, config: &BundleConfig) -> R
         if sources.iter().any(|source| source.volume == mount.volume) {
             continue;
         }
-        let found = config.mount_source(&mount.path).ok_or_else(|| VolumeError::NotMounted {
-            volume: mount.volume.clone(),
-            path: mount.path.clone(),
-        })?;
+        let found = config
+            .mount_source(&mount.path)
+            .ok_or_else(|| VolumeError::NotMounted { volume: mount.volume.clone(), path: mount.path.clone() })?;
         sources.push(Source {
             volume: mount.volume.clone(),
             folder: whole(found),
