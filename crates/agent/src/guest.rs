@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use belljar_contract::Contract;
 use belljar_guest_api::limits::MAX_GRACE_MS;
 use tokio::sync::oneshot;
 
 use crate::{
     attested::Attested,
     cmdline::Cmdline,
+    initdata::Bound,
     network::PodNetwork,
     pod::{Pod, PodError},
     reaper::Reaper,
@@ -31,6 +33,8 @@ pub struct Guest {
     pub network: PodNetwork,
     /// Child processes.
     pub reaper: Reaper,
+    /// The contract and its document, once the hardware vouches for them.
+    pub bound: OnceLock<Arc<Bound>>,
     /// The attested service, once the contract is bound.
     pub attested: OnceLock<Arc<Attested>>,
     /// Containers, once the guest is ready.
@@ -48,6 +52,7 @@ impl Guest {
             tunnels: Arc::default(),
             network: PodNetwork::default(),
             reaper: Reaper::default(),
+            bound: OnceLock::new(),
             attested: OnceLock::new(),
             pod: OnceLock::new(),
             stop: Mutex::new(Some(stop)),
@@ -61,6 +66,12 @@ impl Guest {
             self.board.enter(State::Stopping);
             let _ = stop.send(Duration::from_millis(grace_ms.min(MAX_GRACE_MS).into()));
         }
+    }
+
+    /// The bound contract; waits for that.
+    pub async fn bound_contract(&self) -> Result<&Contract, PodError> {
+        self.board.bound().await.map_err(|refusal| refusal.map_or(PodError::Stopping, PodError::Refused))?;
+        self.bound.get().map(|bound| &bound.contract).ok_or(PodError::Stopping)
     }
 
     /// The containers, when the guest is ready; waits for that.

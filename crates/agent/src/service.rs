@@ -78,10 +78,11 @@ impl Agent for Service {
         request: api::ConfigureNetworkRequest,
     ) -> ttrpc::Result<api::Empty> {
         let guest = self.greeted()?.clone();
-        guest.ready_pod().await.map_err(refused)?;
+        // Not when the guest is ready: the host may serve the tunnel to the broker only after this call.
+        guest.bound_contract().await.map_err(refused)?;
         let configured = tokio::task::spawn_blocking(move || {
-            let pod = guest.pod.get().ok_or(PodError::Stopping)?;
-            guest.board.timed("network", || guest.network.configure(&request, pod.contract()))?;
+            let bound = guest.bound.get().ok_or(PodError::Stopping)?;
+            guest.board.timed("network", || guest.network.configure(&request, &bound.contract))?;
             Ok(())
         });
         match configured.await {

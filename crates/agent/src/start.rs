@@ -126,6 +126,7 @@ async fn prepare(guest: &Arc<Guest>) -> Result<(), Refusal> {
     })
     .await?;
     let bound = Arc::new(bound);
+    let _ = guest.bound.set(bound.clone());
     let _ = guest.attested.set(Attested::new(Arc::downgrade(guest), &bound, attester.clone()));
     guest.board.enter(State::Attesting);
     if !guest.cmdline.debug {

@@ -130,9 +130,20 @@ impl Board {
 
     /// Waits until containers may be started; the refusal when they never will be.
     pub async fn ready(&self) -> Result<(), Option<Refusal>> {
+        self.reach(&[State::Ready]).await
+    }
+
+    /// Waits until the contract is bound; the refusal when it never will be.
+    pub async fn bound(&self) -> Result<(), Option<Refusal>> {
+        self.reach(&[State::Attesting, State::Ready]).await
+    }
+
+    /// Waits for one of `wanted`, or a state after them.
+    async fn reach(&self, wanted: &[State]) -> Result<(), Option<Refusal>> {
+        let before = |state: State| matches!(state, State::Booting | State::Attesting) && !wanted.contains(&state);
         let mut receiver = self.sender.subscribe();
-        match receiver.wait_for(|now| !matches!(now.state, State::Booting | State::Attesting)).await {
-            Ok(now) if now.state == State::Ready => Ok(()),
+        match receiver.wait_for(|now| !before(now.state)).await {
+            Ok(now) if wanted.contains(&now.state) => Ok(()),
             Ok(now) => Err(now.refusal.clone()),
             Err(_) => Err(None),
         }
@@ -237,5 +248,21 @@ mod tests {
         let refusal = Refusal::new(Kind::Initdata, "differs");
         board.refuse(refusal.clone());
         assert_eq!(board.ready().await, Err(Some(refusal)));
+    }
+
+    #[tokio::test]
+    async fn a_contract_is_bound_before_containers_may_start() {
+        let board = Board::new();
+        let waits = async |wait: &mut (dyn Future<Output = Result<(), Option<Refusal>>> + Unpin)| {
+            tokio::time::timeout(Duration::from_millis(20), wait).await.is_err()
+        };
+        assert!(waits(&mut Box::pin(board.bound())).await && waits(&mut Box::pin(board.ready())).await);
+        board.enter(State::Attesting);
+        assert_eq!(board.bound().await, Ok(()));
+        assert!(waits(&mut Box::pin(board.ready())).await);
+        board.enter(State::Ready);
+        assert_eq!((board.bound().await, board.ready().await), (Ok(()), Ok(())));
+        board.enter(State::Stopping);
+        assert_eq!((board.bound().await, board.ready().await), (Err(None), Err(None)));
     }
 }

@@ -1,6 +1,6 @@
 //! The pod's network: an interface that the host attaches and describes, for a contract that leaves the network to the host.
 //!
-//! Until the contract is bound and the pod is attested the interface stays down, so nothing of the guest can be reached, and nothing
+//! Until the hardware vouches for the contract the interface stays down, so nothing of the guest can be reached, and nothing
 //! reaches out; with `network = "none"` it never comes up. What the host gives is read into typed values first ([`settings`]).
 //!
 //! | module | does |
