@@ -1,5 +1,6 @@
 //! The calls of `proto/agent.proto`: checks of the request, then one line to the part of the guest that does it.
 
+mod budget;
 mod containers;
 
 use std::{
@@ -15,8 +16,10 @@ use belljar_guest_api::{
     PROTOCOL,
     api::{self, Agent},
     limits::{MAX_CHUNK, MAX_NAME, MAX_POLL_MS, one_line},
+    protobuf::Message,
     status::Code,
 };
+use budget::{Budget, Held};
 use ttrpc::r#async::TtrpcContext;
 
 use crate::{
@@ -32,20 +35,36 @@ use crate::{
 pub struct Service {
     guest: Arc<Guest>,
     greeted: Arc<AtomicBool>,
+    budget: Budget,
     probe: Mutex<Option<Probe>>,
 }
 
 impl Service {
     /// A service for `guest`; `greeted` says whether the host of the present connection has said hello.
     pub fn new(guest: Arc<Guest>, greeted: Arc<AtomicBool>) -> Self {
-        Self { guest, greeted, probe: Mutex::new(None) }
+        Self { guest, greeted, budget: Budget::default(), probe: Mutex::new(None) }
     }
 
-    fn greeted(&self) -> ttrpc::Result<&Arc<Guest>> {
-        if self.greeted.load(Ordering::Relaxed) {
-            return Ok(&self.guest);
+    /// The guest, for a call of a host that has said hello, while there is room for its request.
+    fn greeted(&self, request: &impl Message) -> ttrpc::Result<Greeted<'_>> {
+        if !self.greeted.load(Ordering::Relaxed) {
+            return Err(Code::FailedPrecondition.error("no hello on this connection yet: call Hello first"));
         }
-        Err(Code::FailedPrecondition.error("no hello on this connection yet: call Hello first"))
+        Ok(Greeted { guest: &self.guest, _held: self.budget.take(request)? })
+    }
+}
+
+/// The guest while a call is answered.
+struct Greeted<'a> {
+    guest: &'a Arc<Guest>,
+    _held: Held<'a>,
+}
+
+impl std::ops::Deref for Greeted<'_> {
+    type Target = Arc<Guest>;
+
+    fn deref(&self) -> &Self::Target {
+        self.guest
     }
 }
 
@@ -68,8 +87,8 @@ impl Agent for Service {
     }
 
     async fn status(&self, _: &TtrpcContext, request: api::StatusRequest) -> ttrpc::Result<api::StatusResponse> {
-        let board = &self.greeted()?.board;
-        Ok(board.after(request.generation, poll(request.timeout_ms)).await.into())
+        let guest = self.greeted(&request)?;
+        Ok(guest.board.after(request.generation, poll(request.timeout_ms)).await.into())
     }
 
     async fn configure_network(
@@ -77,7 +96,8 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ConfigureNetworkRequest,
     ) -> ttrpc::Result<api::Empty> {
-        let guest = self.greeted()?.clone();
+        let greeted = self.greeted(&request)?;
+        let guest = greeted.clone();
         // Not when the guest is ready: the host may serve the tunnel to the broker only after this call.
         guest.bound_contract().await.map_err(refused)?;
         let configured = tokio::task::spawn_blocking(move || {
@@ -92,7 +112,8 @@ impl Agent for Service {
     }
 
     async fn put_volume(&self, _: &TtrpcContext, request: api::PutVolumeRequest) -> ttrpc::Result<api::Empty> {
-        containers::put_volume(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::put_volume(&guest, request).await
     }
 
     async fn start_container(
@@ -100,11 +121,13 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::StartContainerRequest,
     ) -> ttrpc::Result<api::Empty> {
-        containers::start(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::start(&guest, request).await
     }
 
     async fn start_exec(&self, _: &TtrpcContext, request: api::StartExecRequest) -> ttrpc::Result<api::Empty> {
-        containers::start_exec(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::start_exec(&guest, request).await
     }
 
     async fn wait_container(
@@ -112,7 +135,8 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ContainerRequest,
     ) -> ttrpc::Result<api::WaitContainerResponse> {
-        containers::wait(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::wait(&guest, request).await
     }
 
     async fn signal_container(
@@ -120,7 +144,8 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::SignalContainerRequest,
     ) -> ttrpc::Result<api::Empty> {
-        containers::send_signal(self.greeted()?, &request)
+        let guest = self.greeted(&request)?;
+        containers::send_signal(&guest, &request)
     }
 
     async fn resize_terminal(
@@ -128,19 +153,23 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ResizeTerminalRequest,
     ) -> ttrpc::Result<api::Empty> {
-        containers::resize(self.greeted()?, &request)
+        let guest = self.greeted(&request)?;
+        containers::resize(&guest, &request)
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: api::Empty) -> ttrpc::Result<api::StatsResponse> {
-        containers::stats(self.greeted()?).await
+    async fn stats(&self, _: &TtrpcContext, request: api::Empty) -> ttrpc::Result<api::StatsResponse> {
+        let guest = self.greeted(&request)?;
+        containers::stats(&guest).await
     }
 
     async fn write_input(&self, _: &TtrpcContext, request: api::WriteInputRequest) -> ttrpc::Result<api::Empty> {
-        containers::write_input(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::write_input(&guest, request).await
     }
 
     async fn close_input(&self, _: &TtrpcContext, request: api::ContainerRequest) -> ttrpc::Result<api::Empty> {
-        containers::close_input(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::close_input(&guest, request).await
     }
 
     async fn read_output(
@@ -148,7 +177,8 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::ReadOutputRequest,
     ) -> ttrpc::Result<api::ReadOutputResponse> {
-        containers::read_output(self.greeted()?, request).await
+        let guest = self.greeted(&request)?;
+        containers::read_output(&guest, request).await
     }
 
     async fn tunnel_accept(
@@ -156,7 +186,7 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::TunnelAcceptRequest,
     ) -> ttrpc::Result<api::TunnelAcceptResponse> {
-        let (id, target) = self.greeted()?.tunnels.accept(poll(request.timeout_ms)).await.unwrap_or_default();
+        let (id, target) = self.greeted(&request)?.tunnels.accept(poll(request.timeout_ms)).await.unwrap_or_default();
         Ok(api::TunnelAcceptResponse { id, target: target.to_owned(), ..Default::default() })
     }
 
@@ -165,7 +195,7 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::TunnelOpenRequest,
     ) -> ttrpc::Result<api::TunnelOpenResponse> {
-        let guest = self.greeted()?;
+        let guest = self.greeted(&request)?;
         let pod = guest.ready_pod().await.map_err(refused)?;
         let attested = guest.attested.get().cloned().ok_or_else(|| refused(PodError::Stopping))?;
         let id = inward::open(&guest.tunnels, pod.contract(), attested, &request.target).await.map_err(tunnel)?;
@@ -177,22 +207,22 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: api::TunnelReadRequest,
     ) -> ttrpc::Result<api::TunnelReadResponse> {
-        let data = self.greeted()?.tunnels.read(request.id, chunk(request.max)).await.map_err(tunnel)?;
+        let data = self.greeted(&request)?.tunnels.read(request.id, chunk(request.max)).await.map_err(tunnel)?;
         Ok(api::TunnelReadResponse { eof: data.is_empty(), data, ..Default::default() })
     }
 
     async fn tunnel_write(&self, _: &TtrpcContext, request: api::TunnelWriteRequest) -> ttrpc::Result<api::Empty> {
-        self.greeted()?.tunnels.write(request.id, &request.data).await.map_err(tunnel)?;
+        self.greeted(&request)?.tunnels.write(request.id, &request.data).await.map_err(tunnel)?;
         Ok(api::Empty::new())
     }
 
     async fn tunnel_close(&self, _: &TtrpcContext, request: api::TunnelCloseRequest) -> ttrpc::Result<api::Empty> {
-        self.greeted()?.tunnels.close(request.id, &request.error).map_err(tunnel)?;
+        self.greeted(&request)?.tunnels.close(request.id, &request.error).map_err(tunnel)?;
         Ok(api::Empty::new())
     }
 
     async fn start_probe(&self, _: &TtrpcContext, request: api::StartProbeRequest) -> ttrpc::Result<api::Empty> {
-        self.greeted()?;
+        self.greeted(&request)?;
         let mut slot = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_some() {
             return Err(Code::AlreadyExists.error("a probe is running: call EndProbe first"));
@@ -206,8 +236,8 @@ impl Agent for Service {
         Ok(api::Empty::new())
     }
 
-    async fn end_probe(&self, _: &TtrpcContext, _: api::Empty) -> ttrpc::Result<api::Empty> {
-        self.greeted()?;
+    async fn end_probe(&self, _: &TtrpcContext, request: api::Empty) -> ttrpc::Result<api::Empty> {
+        self.greeted(&request)?;
         match self.probe.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(_) => Ok(api::Empty::new()),
             None => Err(Code::FailedPrecondition.error("no probe is running")),
@@ -215,7 +245,7 @@ impl Agent for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: api::ShutdownRequest) -> ttrpc::Result<api::Empty> {
-        self.greeted()?.stop(request.grace_ms);
+        self.greeted(&request)?.stop(request.grace_ms);
         Ok(api::Empty::new())
     }
 }

@@ -59,6 +59,8 @@ pub(super) fn build(
 
     let root = overlay(layers, scratch_bytes)?;
     let inside = Inside::new(root, Path::new(BASE).join("rootfs"));
+    // Before anything is mounted over the verified layers: nobody but the image says who a name is.
+    let user = plan.user.resolve(&inside.read(Path::new("/etc/passwd"))?, &inside.read(Path::new("/etc/group"))?)?;
     for mount in &plan.mounts {
         match mount.kind {
             Kind::Bind => attach_bind(&inside, mount, &mut binds)?,
@@ -70,7 +72,6 @@ pub(super) fn build(
     }
     let message = devices(&inside)?;
     inside.own_place_or_existing(&plan.cwd)?;
-    let user = plan.user.resolve(&inside.read(Path::new("/etc/passwd"))?, &inside.read(Path::new("/etc/group"))?)?;
     generated::place(&inside, &generated)?;
     place_secrets(&inside, secrets, &user)?;
     let terminal = if plan.terminal { Some(terminal(&inside, &user)?) } else { None };

@@ -195,7 +195,10 @@ pub struct Volumes {
 /// A volume that has files.
 #[derive(Debug)]
 struct Put {
+    /// The present version; 0 when there is none yet.
     version: u64,
+    /// The last version that was tried: the directory of one that has failed half-way may be the present content.
+    tried: u64,
     /// SHA-256 over paths, modes and contents.
     digest: Vec<u8>,
 }
@@ -225,19 +228,20 @@ impl Volumes {
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match put.get(name) {
             Some(before) if before.digest == digest => return Ok(()),
-            Some(before) => before.version.saturating_add(1),
+            Some(before) => before.tried.saturating_add(1),
             None => {
                 self.mount(name, HOST_BYTES, 0o755).map_err(|error| failed(name, &error))?;
                 1
             }
         };
         // Known from here on, so that a second attempt finds the file system made.
-        let entry = put.entry(name.to_owned()).or_insert(Put { version: 0, digest: Vec::new() });
+        let entry = put.entry(name.to_owned()).or_insert(Put { version: 0, tried: 0, digest: Vec::new() });
+        entry.tried = version;
         store::replace(&self.place.join(name), version, &files).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOSPC) => VolumeError::Full { volume: name.to_owned() },
             _ => failed(name, &error),
         })?;
-        *entry = Put { version, digest };
+        *entry = Put { version, tried: version, digest };
         Ok(())
     }
 

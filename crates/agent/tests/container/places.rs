@@ -62,6 +62,35 @@ fn a_volume_may_be_a_file_and_lie_in_another() {
     }
 }
 
+/// Who can write a volume (the host, another container) does not decide as whom a container runs.
+#[test]
+fn a_volume_over_the_user_list_makes_nobody_another_user() {
+    if !root() {
+        return;
+    }
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("passwd"), "app:x:0:0::/:/\n").unwrap();
+    fs::write(from.path().join("group"), "app:x:0:\nvideo:x:44:app\n").unwrap();
+    let mut case = Case::new(&["ids", "cat:/etc/passwd"]);
+    case.container.user = User { name: Some("app".into()), ..User::default() };
+    case.layers = vec![|layer| {
+        fs::create_dir(layer.join("etc")).unwrap();
+        fs::write(layer.join("etc/passwd"), "app:x:1234:2345::/srv:/\n").unwrap();
+    }];
+    case.volumes = vec![(mount("list", "/etc/passwd", true), from.path().join("passwd"))];
+    assert_eq!(case.output(), "ids: 1234 2345 []\napp:x:0:0::/:/\n");
+    case.volumes = vec![(mount("list", "/etc", true), from.path().to_owned())];
+    assert_eq!(case.output(), "ids: 1234 2345 []\napp:x:0:0::/:/\n");
+    // Without the image's word nobody has the name, whatever the volume says.
+    case.layers.clear();
+    match case.run() {
+        Err(ContainerError::User(error)) => {
+            assert!(error.to_string().contains("\"app\" is not in the image's /etc/passwd"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A contract whose one container, of the probe, has these volumes.
 fn contract(volumes: &[(&str, Volume)], mounts: Vec<VolumeMount>) -> Contract {
     let mut contract = Contract::parse(include_str!("container.toml")).unwrap();
@@ -141,4 +170,25 @@ fn a_part_of_a_volume_is_never_found_through_a_link() {
         }
     }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_update_that_fails_half_way_leaves_content_and_can_be_repeated() {
+    let place = tempfile::tempdir().unwrap();
+    let contract = contract(&[("config", any())], vec![mount("config", "/config", true)]);
+    let volumes = Volumes::in_directory(place.path().to_owned());
+    let root = place.path().join("config");
+    let read = || fs::read_to_string(root.join("a")).unwrap();
+    volumes.put(&contract, "config", vec![file("a", "one")]).unwrap();
+    // What cannot be cleared away stops an update after its content is there.
+    fs::create_dir(root.join("stray")).unwrap();
+    for _ in 0..2 {
+        let error = volumes.put(&contract, "config", vec![file("a", "two")]).unwrap_err();
+        assert!(error.to_string().starts_with("volume \"config\": "), "{error}");
+        assert_eq!(read(), "two");
+    }
+    fs::remove_dir(root.join("stray")).unwrap();
+    volumes.put(&contract, "config", vec![file("a", "two")]).unwrap();
+    assert_eq!(read(), "two");
+    assert_eq!(volumes.binds(&contract, "probe").unwrap().len(), 1);
 }
