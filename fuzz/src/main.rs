@@ -33,6 +33,8 @@ const TARGETS: &[Target] = &[
             let _ = text.parse::<belljar_image::Reference>();
         }
     }),
+    ("kube-manifest", belljar_kube::fuzz),
+    ("kube-yaml", belljar_kube::yaml::fuzz),
     ("measure-ovmf", belljar_measure::fuzz_ovmf),
     ("rcar-jwe", belljar_rcar::jwe::fuzz),
     ("rcar-wire", belljar_rcar::wire::fuzz),

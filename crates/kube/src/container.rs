@@ -71,6 +71,8 @@ pub(crate) struct ContainerPlan {
     restart: Restart,
     env_from_host: BTreeMap<String, HostType>,
     service_links: bool,
+    /// The host gives the pod's name, and `HOSTNAME` follows it.
+    hostname_from_host: bool,
 }
 
 /// Reads a container.
@@ -147,9 +149,6 @@ pub(crate) fn read(
         let (name, value) = API_SERVER_PROTO;
         env.known.entry(name.to_owned()).or_insert_with(|| Known::Fixed(value.to_owned()));
     }
-    if pod.hostname.is_none() {
-        env.known.entry("HOSTNAME".to_owned()).or_insert(Known::Host(HostType::DnsLabel));
-    }
     let (mut fixed, mut env_from_host) = (BTreeMap::new(), BTreeMap::new());
     for (name, known) in env.known {
         match known {
@@ -210,6 +209,7 @@ pub(crate) fn read(
         },
         env_from_host,
         service_links: pod.service_links,
+        hostname_from_host: pod.hostname.is_none(),
     })
 }
 
@@ -250,6 +250,9 @@ impl ContainerPlan {
         container.init = self.init;
         container.restart = self.restart;
         container.env.retain(|name, _| !self.env_from_host.contains_key(name));
+        if self.hostname_from_host && !self.options.env.contains_key("HOSTNAME") {
+            container.env.remove("HOSTNAME");
+        }
         container.env_from_host.clone_from(&self.env_from_host);
         container.service_links = self.service_links;
         container.mounts.clone_from(&self.mounts);

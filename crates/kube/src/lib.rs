@@ -43,4 +43,5 @@ pub mod yaml;
 pub use beside::Source;
 pub use error::{KubeError, Problem, Reason};
 pub use image::{Images, ResolvedImage};
+pub use manifest::fuzz;
 pub use manifest::{Generated, Manifest, Options, Workload};

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use belljar_contract::{BrokerPin, Contract, Digest, Initdata, digest};
+use oci_spec::image::ImageConfiguration;
 
 use crate::annotations::BROKER;
 use crate::beside::{Beside, Source};
 use crate::error::{KubeError, Problem, Reason};
-use crate::image::{Images, pinned};
+use crate::image::{Images, ResolvedImage, pinned};
 use crate::plan::{self, Owner, PodPlan};
 use crate::policy::network_policy;
 use crate::walk::{At, Report};
@@ -423,6 +424,23 @@ fn annotate(object: &mut Node, path: &[&str], workload: &Workload, images: &Imag
                 image.value = Value::Text(pinned(name, &found.digest));
             }
         }
+    }
+}
+
+/// Reads any bytes as a manifest and makes its contracts; for fuzzing. What is written gives the same again.
+pub fn fuzz(data: &[u8]) {
+    let generate = |text: &str| -> Option<Generated> {
+        let manifest = Manifest::parse(text).ok()?;
+        let layer = belljar_contract::Layer { verity_root: "ab".repeat(32), salt: String::new(), data_blocks: 1 };
+        let (digest, layers) = (format!("sha256:{}", "cd".repeat(32)), vec![layer]);
+        let image = ResolvedImage { digest, config: ImageConfiguration::default(), layers };
+        let images = manifest.images().into_iter().map(|name| (name, Ok(image.clone()))).collect();
+        manifest.generate(&images, &Options::default()).ok()
+    };
+    let Some(first) = std::str::from_utf8(data).ok().and_then(generate) else { return };
+    if first.yaml.len() <= yaml::MAX_TEXT {
+        let again = generate(&first.yaml).map(|again| again.yaml);
+        assert_eq!(again.as_ref(), Some(&first.yaml), "a manifest that was written is read in another way");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The cluster, through the `kubectl` program: it brings the user's credentials and plugins (docs/adr/0009).
+//! The cluster, through the `kubectl` program: it brings the user's credentials and plugins (docs/adr/0011).
 
 use std::process::Stdio;
 
