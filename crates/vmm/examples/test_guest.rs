@@ -49,26 +49,40 @@ fn sleep() -> ! {
     }
 }
 
+/// Gives back what comes on the probe port.
+fn echo() {
+    let mut port = OpenOptions::new().read(true).write(true).open(device(names::PROBE_PORT)).unwrap();
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = port.read(&mut bytes) {
+        port.write_all(&bytes[..length]).unwrap();
+    }
+}
+
 fn power_off() -> ! {
     let _ = rustix::system::reboot(RebootCommand::PowerOff);
     sleep()
 }
 
-fn port(name: &str) -> File {
+fn device(name: &str) -> String {
     for port in std::fs::read_dir("/sys/class/virtio-ports").unwrap() {
         let port = port.unwrap();
         if std::fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim() == name) {
-            let flags = if name == names::PROBE_PORT { OFlags::NONBLOCK.bits().cast_signed() } else { 0 };
-            let mut options = OpenOptions::new();
-            let options = options.read(true).write(true).custom_flags(flags);
-            return options.open(format!("/dev/{}", port.file_name().display())).unwrap();
+            return format!("/dev/{}", port.file_name().display());
         }
     }
     panic!("no port {name}")
 }
 
+fn port(name: &str) -> File {
+    let flags = if name == names::PROBE_PORT { OFlags::NONBLOCK.bits().cast_signed() } else { 0 };
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(device(name)).unwrap()
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn serve(test: String) {
+    if test == "echo" {
+        std::thread::spawn(echo);
+    }
     let file = port(names::AGENT_PORT);
     let (read, write) = (tokio::fs::File::from_std(file.try_clone().unwrap()), tokio::fs::File::from_std(file));
     let socket = futures_util::stream::once(async { Ok(tokio::io::join(read, write)) });

@@ -99,6 +99,22 @@ fn tdx_kvm() {
     snapshot("tdx-vsock.txt", &machine(tdx(QuoteSocket::Vsock { cid: 2, port: 4050 }), Accel::Kvm));
 }
 
+/// QEMU's translator keeps the memory barriers of a machine that has room for a second vCPU.
+#[test]
+fn one_emulated_vcpu_has_room_for_another() {
+    let fds = Fds { qmp: 10, console: 11, agent: 12, tee: 13, probe: 14, memory_disks: vec![15], tap: None };
+    let smp = |accel, vcpus| {
+        let mut machine = machine(software(), accel);
+        machine.vcpus = vcpus;
+        let list = arguments(&machine, &fds);
+        let at = list.iter().position(|argument| argument == "-smp").unwrap();
+        list[at + 1].clone().into_string().unwrap()
+    };
+    assert_eq!(smp(Accel::Tcg, 1), "1,maxcpus=2");
+    assert_eq!(smp(Accel::Tcg, 4), "4");
+    assert_eq!(smp(Accel::Kvm, 1), "1");
+}
+
 #[test]
 fn with_a_network() {
     let mut machine = machine(software(), Accel::Tcg);
