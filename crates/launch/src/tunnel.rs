@@ -78,6 +78,36 @@ impl Tunnel {
         ended
     }
 
+    /// Carries bytes both ways for a client that came from outside. A client that has no more to send still gets what the guest says; the
+    /// guest's end is the end.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub async fn carry_inward<S>(&self, stream: S) -> std::io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (from, to) = tokio::io::split(stream);
+        let outward = outward(self.clone(), to);
+        let inward = async {
+            self.inward(from).await?;
+            let mut request = TunnelWriteRequest::new();
+            request.id = self.id;
+            let _ = self.agent.tunnel_write(Context::default(), &request).await;
+            Ok(())
+        };
+        tokio::pin!(outward);
+        tokio::select! {
+            () = &mut outward => Ok(()),
+            ended = inward => {
+                if ended.is_ok() {
+                    outward.await;
+                }
+                ended
+            }
+        }
+    }
+
     /// Ends it; `error` tells the guest why.
     pub async fn close(&self, error: &str) {
         let mut request = TunnelCloseRequest::new();

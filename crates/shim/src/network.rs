@@ -161,7 +161,7 @@ async fn forward(listener: tokio::net::TcpListener, agent: AgentClient, target: 
             let _ = stream.set_nodelay(true);
             match Tunnel::open(agent, &target).await {
                 Ok(tunnel) => {
-                    let ended = tunnel.carry(stream).await;
+                    let ended = tunnel.carry_inward(stream).await;
                     tunnel.close(&ended.err().map(|error| error.to_string()).unwrap_or_default()).await;
                 }
                 Err(error) => tracing::info!(target, %error, "the guest takes no connection"),
