@@ -9,6 +9,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
+    ("agent-channel", belljar_agent::service::fuzz::fuzz),
     ("agent-network", belljar_agent::network::settings::fuzz),
     ("agent-quote", belljar_agent::tee::quote::fuzz),
     ("attested-wire", belljar_attested::wire::fuzz),

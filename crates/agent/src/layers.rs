@@ -25,7 +25,8 @@ const MOUNTS: &str = "/run/layers";
 /// The opened layers of a pod.
 #[derive(Debug)]
 pub struct Layers {
-    mapper: Mapper,
+    /// `None` without layers.
+    mapper: Option<Mapper>,
     opened: Mutex<Vec<Opened>>,
 }
 
@@ -40,12 +41,21 @@ impl Layers {
     /// Opens every layer of every container once, lowest first. Blocks on disk reads.
     pub fn open(contract: &Contract) -> Result<Self, Refusal> {
         let mapper = Mapper::open().map_err(|error| Refusal::new(Kind::Internal, error))?;
-        let layers = Self { mapper, opened: Mutex::default() };
+        let layers = Self { mapper: Some(mapper), opened: Mutex::default() };
         fs::create_dir_all(MOUNTS).map_err(|error| Refusal::new(Kind::Internal, format!("{MOUNTS}: {error}")))?;
         for layer in contract.containers.values().flat_map(|container| &container.layers) {
             layers.open_one(layer)?;
         }
         Ok(layers)
+    }
+
+    /// No layers: none of the pod's containers can start.
+    pub fn none() -> Self {
+        Self { mapper: None, opened: Mutex::default() }
+    }
+
+    fn health(&self, device: &str) -> Option<Health> {
+        self.mapper.as_ref()?.health(device).ok()
     }
 
     fn open_one(&self, layer: &Layer) -> Result<(), Refusal> {
@@ -69,16 +79,17 @@ impl Layers {
             salt: &layer.salt,
             data_blocks: layer.data_blocks,
         };
+        let mapper = self.mapper.as_ref().ok_or_else(|| failed(&"cannot be opened: there is no device mapper"))?;
         let minor =
-            self.mapper.create(&device, &verity).map_err(|error| failed(&format_args!("cannot be opened: {error}")))?;
+            mapper.create(&device, &verity).map_err(|error| failed(&format_args!("cannot be opened: {error}")))?;
         let at = PathBuf::from(format!("{MOUNTS}/{number}"));
         let mounted = fs::create_dir(&at).and_then(|()| {
             let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOATIME;
             mount(format!("/dev/dm-{minor}"), &at, "erofs", flags, None).map_err(io::Error::from)
         });
         if let Err(error) = mounted {
-            return Err(match self.mapper.health(&device) {
-                Ok(Health::Corrupted) => changed(number, &layer.verity_root),
+            return Err(match self.health(&device) {
+                Some(Health::Corrupted) => changed(number, &layer.verity_root),
                 _ => failed(&format_args!("cannot be mounted: {error}")),
             });
         }
@@ -97,7 +108,7 @@ impl Layers {
     /// The refusal for a layer that failed verification since it was opened, if one did.
     pub fn changed(&self) -> Option<Refusal> {
         let opened = self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let corrupted = |layer: &Opened| matches!(self.mapper.health(&layer.device), Ok(Health::Corrupted));
+        let corrupted = |layer: &Opened| matches!(self.health(&layer.device), Some(Health::Corrupted));
         let number = opened.iter().position(corrupted)?;
         opened.get(number).map(|layer| changed(number, &layer.root))
     }

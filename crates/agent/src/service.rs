@@ -2,6 +2,7 @@
 
 mod budget;
 mod containers;
+pub mod fuzz;
 
 use std::{
     sync::{

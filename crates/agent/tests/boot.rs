@@ -14,6 +14,8 @@
 
 #[path = "boot/harness.rs"]
 mod harness;
+#[path = "boot/pods.rs"]
+mod pods;
 
 use std::{fs, path::Path, time::Duration};
 

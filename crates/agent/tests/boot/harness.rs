@@ -146,10 +146,41 @@ pub struct Image {
 pub const PROGRAM: &str = r#"
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+/* Verbs, one after another: each prints a line or nothing. */
+static int verbs(char **at) {
+    static char text[65536];
+    for (; *at; at++) {
+        if (!strcmp(*at, "cat")) {
+            FILE *f = fopen(*++at, "r");
+            size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+            text[n] = 0;
+            printf("%s%s", f ? text : "none", n && text[n - 1] == '\n' ? "" : "\n");
+            if (f) fclose(f);
+        } else if (!strcmp(*at, "append")) {
+            FILE *f = fopen(at[1], "a");
+            if (f) { fputs(at[2], f); fclose(f); } else printf("cannot append to %s\n", at[1]);
+            at += 2;
+        } else if (!strcmp(*at, "once")) { /* fails until the file is there, which it makes */
+            FILE *f = fopen(*++at, "r");
+            if (!f) { fclose(fopen(*at, "w")); return 3; }
+            fclose(f);
+        } else if (!strcmp(*at, "env")) { char *value = getenv(*++at); printf("%s\n", value ? value : "none");
+        } else if (!strcmp(*at, "alloc")) { size_t n = atol(*++at); char *p = malloc(n); if (p) memset(p, 1, n);
+        } else if (!strcmp(*at, "line")) { fflush(stdout); if (fgets(text, sizeof text, stdin)) printf("line %s", text);
+        } else if (!strcmp(*at, "size")) { struct winsize w = {0}; ioctl(0, TIOCGWINSZ, &w); printf("%d x %d\n", w.ws_col, w.ws_row);
+        } else if (!strcmp(*at, "sleep")) { fflush(stdout); sleep(atoi(*++at));
+        } else if (!strcmp(*at, "exit")) return atoi(*++at);
+        fflush(stdout);
+    }
+    return 0;
+}
 int main(int argc, char **argv) {
     char line[256];
+    if (argc > 1 && !strcmp(argv[1], "do")) return verbs(argv + 2);
     printf("hello from %d args, uid %d\n", argc, getuid());
     fflush(stdout);
     fprintf(stderr, "to stderr\n");
