@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use belljar_contract::{Contract, Digest, Initdata, decode_disk, disk::MAX_DISK};
+use belljar_contract::{Container, Contract, Digest, Initdata, decode_disk, disk::MAX_DISK};
 use belljar_guest_api::names::INITDATA_SERIAL;
 
 use crate::{
@@ -64,9 +64,13 @@ impl Document {
             return Err(Refusal::new(Kind::Contract, message));
         }
         // A permission that nothing here can honour is not silently dropped.
-        if let Some((name, _)) = contract.containers.iter().find(|(_, container)| !container.exec.is_empty()) {
+        let traced = |container: &Container| container.capabilities.iter().any(|name| name == "CAP_SYS_PTRACE");
+        let unsafe_exec =
+            contract.containers.iter().find(|(_, container)| !container.exec.is_empty() && traced(container));
+        if let Some((name, _)) = unsafe_exec {
             let message = format!(
-                "containers.{name}.exec expected empty, found commands: this version starts no further commands"
+                "containers.{name}.exec expected empty beside CAP_SYS_PTRACE, found commands: with that capability the container could \
+                 read the guest's own memory in a process that is about to join it; leave one of the two out"
             );
             return Err(Refusal::new(Kind::Contract, message));
         }
@@ -124,16 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn further_commands_are_refused_rather_than_ignored() {
+    fn exec_beside_the_right_to_trace_is_refused_rather_than_ignored() {
         let bind = |more| {
             let document = document_with(false, more);
             let register = register(document.digest.host_data());
             document.bind(&register, Cmdline::default())
         };
-        assert!(bind("exec = []\n").is_ok());
-        let refused = bind("exec = [[\"/bin/sh\"]]\n").unwrap_err();
+        assert!(bind("exec = [[\"/bin/sh\"]]\n").is_ok());
+        assert!(bind("capabilities = [\"CAP_SYS_PTRACE\"]\n").is_ok());
+        let refused = bind("exec = [[\"/bin/sh\"]]\ncapabilities = [\"CAP_SYS_PTRACE\"]\n").unwrap_err();
         assert_eq!(refused.kind, Kind::Contract);
-        assert!(refused.message.starts_with("containers.main.exec expected empty"), "{}", refused.message);
+        let expected = "containers.main.exec expected empty beside CAP_SYS_PTRACE, found commands";
+        assert!(refused.message.starts_with(expected), "{}", refused.message);
     }
 
     #[test]
