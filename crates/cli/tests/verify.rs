@@ -16,16 +16,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
+use belljar_attested::{Client, tls::Key, wire::EvidenceRequest};
 use belljar_contract::{Contract, Initdata, Operator, Permission, digest};
 use belljar_guest_api::api::StartContainerRequest;
 use belljar_guest_image::GuestImage;
 use belljar_launch::{Blueprint, LayerDisk, Tunnel, accelerator, options};
 use belljar_softtee::Keys;
 use belljar_vmm::{PodVm, Qemu, Tee};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
 use ttrpc::context::with_duration;
 
 struct Place {
@@ -78,10 +81,13 @@ async fn pod(place: &Place, image: &harness::Image, contract: &Contract) -> (Pod
         debug: false,
         nic: None,
     };
-    let vm = PodVm::start(&blueprint.machine().unwrap(), options(place.dir.path(), Some(keys))).await.unwrap();
+    let mut options = options(place.dir.path(), Some(keys));
+    // A machine that builds at the same time.
+    options.boot_timeout = Duration::from_secs(120);
+    let vm = PodVm::start(&blueprint.machine().unwrap(), options).await.unwrap();
     let agent = vm.agent();
     let start = StartContainerRequest { name: "main".into(), ..Default::default() };
-    agent.start_container(with_duration(std::time::Duration::from_secs(60)), &start).await.unwrap();
+    agent.start_container(with_duration(Duration::from_secs(60)), &start).await.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -95,6 +101,32 @@ async fn pod(place: &Place, image: &harness::Image, contract: &Contract) -> (Pod
         }
     });
     (vm, port)
+}
+
+/// A host that stands in between: it ends TLS with a key of its own, asks the pod with the same nonce, and passes the pod's evidence on.
+async fn relay(pod: u16) -> u16 {
+    let (key, _) = Key::generate().unwrap();
+    let acceptor = TlsAcceptor::from(belljar_attested::tls::server(&key).unwrap());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            let body = request.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            let nonce = EvidenceRequest::parse(&request[body..]).unwrap();
+            let pod = tokio::net::TcpStream::connect(("127.0.0.1", pod)).await.unwrap();
+            let reply = Client::connect(pod, None).await.unwrap().evidence(&nonce).await.unwrap();
+            let body = serde_json::to_string(&reply).unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    port
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,6 +172,11 @@ async fn a_pod_is_what_its_user_expects_or_the_differences_are_said() {
     let (code, out, _) = run(with("verify", &["-f", &theirs]), "").await;
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("no, it runs another contract than") && out.contains("containers.main.logs: "), "{out}");
+    let mut args = with("verify", &["-f", &mine]);
+    args[1] = format!("tcp:127.0.0.1:{}", relay(port).await);
+    let (code, out, _) = run(args, "").await;
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("no, its evidence does not hold\n  report-data: expected "), "{out}");
     let (code, out, _) = run(with("verify", &[]), "").await;
     assert_eq!(code, 3, "{out}");
     assert!(out.contains("its evidence holds, and it was compared with nothing"), "{out}");
