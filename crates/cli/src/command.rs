@@ -117,7 +117,7 @@ impl Verb {
             Self::Operator(verb) => verb.execute(format),
             Self::Broker(verb) => block_on(verb.execute(&paths)),
             Self::Node(verb) => verb.execute(&paths, format),
-            Self::K8s(verb) => verb.execute(format),
+            Self::K8s(verb) => verb.execute(&paths, format),
             Self::Completions { shell } => {
                 clap_complete::generate(shell, &mut Belljar::command(), "belljar", &mut std::io::stdout());
                 Ok(0)

@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod daemon;
+pub mod image;
 pub mod manifests;
 pub mod nodes;

@@ -47,7 +47,7 @@ pub use error::ImageError;
 pub use layer::LayerError;
 pub use limits::Limits;
 pub use manifest::fuzz as fuzz_documents;
-pub use pack::{PackConfig, PackContent, PackEntry, PackError, pack};
+pub use pack::{PackConfig, PackContent, PackEntry, PackError, archive, pack};
 pub use progress::{Progress, Silent};
 pub use push::push;
 pub use reference::{Reference, ReferenceError};

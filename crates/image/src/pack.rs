@@ -236,3 +236,42 @@ impl<W: Write> Write for Hashing<W> {
         self.inner.flush()
     }
 }
+
+/// Writes the OCI layout `dir` as one tar, as `docker load`, `ctr images import` and `skopeo` read it. Deterministic. `name` is the full
+/// name that containerd gives the image of the layout that has `tag` (its annotation `io.containerd.image.name`).
+///
+/// # Errors
+/// [`PackError`]; what was written of `file` stays.
+pub fn archive(dir: &Path, tag: &str, name: &str, file: &Path) -> Result<(), PackError> {
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PackError::Io { path, source }
+    };
+    let path = dir.join("index.json");
+    let bad = |why: String| PackError::Index { path: path.clone(), why };
+    let text = fs::read(&path).map_err(io_error(&path))?;
+    let mut index: Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+    let manifests = index.get_mut("manifests").and_then(Value::as_array_mut);
+    let tagged = manifests.into_iter().flatten().find_map(|manifest| {
+        let annotations = manifest.get_mut("annotations")?.as_object_mut()?;
+        (annotations.get(REF_NAME)?.as_str()? == tag).then_some(annotations)
+    });
+    let annotations = tagged.ok_or_else(|| bad(format!("it has no image {tag:?}")))?;
+    annotations.insert("io.containerd.image.name".to_owned(), json!(name));
+
+    let blobs = dir.join("blobs/sha256");
+    let mut names: Vec<String> = fs::read_dir(&blobs)
+        .map_err(io_error(&blobs))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let mut tar = tar::Builder::new(io::BufWriter::new(File::create(file).map_err(io_error(file))?));
+    let entry = |path: String, content| PackEntry { path, content, mode: 0o644, uid: 0, gid: 0 };
+    append(&mut tar, &entry("oci-layout".to_owned(), PackContent::File(dir.join("oci-layout"))))?;
+    append(&mut tar, &entry("index.json".to_owned(), PackContent::Bytes(index.to_string().into_bytes())))?;
+    for name in names {
+        append(&mut tar, &entry(format!("blobs/sha256/{name}"), PackContent::File(blobs.join(name))))?;
+    }
+    let written = tar.into_inner().and_then(|writer| writer.into_inner().map_err(io::IntoInnerError::into_error));
+    written.and_then(|file| file.sync_all()).map_err(io_error(file))
+}

@@ -225,7 +225,11 @@ impl Settings {
         let error: Value = serde_json::from_str(stderr.trim()).unwrap_or(Value::Null);
         let field = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
         let why = field("error").unwrap_or_else(|| one_line(&stderr));
-        Err((why, field("hint").unwrap_or_default()))
+        Err(match (field("hint"), why.split_once("; next: ")) {
+            (Some(hint), _) => (why, hint),
+            (None, Some((why, next))) => (why.to_owned(), next.to_owned()),
+            (None, None) => (why, String::new()),
+        })
     }
 
     /// How it stands with the node.

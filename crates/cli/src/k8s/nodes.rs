@@ -107,7 +107,11 @@ fn parse(node: &Value, pods: &[Value]) -> Node {
     Node {
         generation: annotation(GENERATION),
         status: annotation(STATUS).and_then(|told| serde_json::from_str(&told).ok()),
-        installer: here.iter().find_map(|pod| waiting(pod)),
+        // one that is being ended says nothing about the installation that comes
+        installer: here
+            .iter()
+            .filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none())
+            .find_map(|pod| waiting(pod)),
         has_installer: !here.is_empty(),
         name,
     }
@@ -155,6 +159,9 @@ mod tests {
         assert_eq!((creating.state(), creating.installer.as_deref()), (State::Absent, None));
         let pulling = node(&json!({}), &[pod(&json!({"waiting": {"reason": "ErrImagePull", "message": "no\nhost"}}))]);
         assert_eq!(pulling.problem().unwrap().0, "the installer does not run: ErrImagePull no host");
+        let mut ending = pod(&json!({"waiting": {"reason": "ErrImagePull", "message": "no host"}}));
+        ending["metadata"] = json!({"deletionTimestamp": "2026-11-26T08:00:00Z"});
+        assert_eq!(node(&json!({}), &[ending]).installer, None);
         let garbled = node(&json!({ STATUS: "{}" }), &[]);
         assert_eq!(garbled.problem().unwrap().1, "belljar k8s install");
     }

@@ -1,18 +1,23 @@
 //! `belljar k8s install|uninstall|status`: Belljar on a whole cluster.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use belljar_node::{HANDLERS, State};
+use belljar_node::{HANDLERS, Source, State};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
+use crate::k8s::image;
 use crate::k8s::manifests::{DAEMON_SET, IMAGE, NAMESPACE, RUNTIME_CLASSES, Rendered, render};
 use crate::k8s::nodes::{self, GENERATION, HEAD, Node, STATUS};
 use crate::kubectl::{Cluster, Kubectl};
 use crate::output::{Format, draws_progress, json, table};
+use crate::paths::Paths;
+use crate::verbs::guest::open;
+use crate::verbs::node::source;
 
 /// Belljar on a whole cluster.
 #[derive(Debug, Subcommand)]
@@ -35,6 +40,21 @@ pub enum K8s {
         /// Most seconds until every node is clean
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         wait: u64,
+    },
+    /// Make the installer's container image from this build, as an OCI archive; the same input gives the same bytes
+    #[command(
+        after_help = "Example: belljar k8s image --out belljar-node.tar && ctr -n k8s.io images import belljar-node.tar"
+    )]
+    Image {
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Folder with `belljar` and `containerd-shim-belljar-v2` (default: that of this program)
+        #[arg(long, value_name = "DIR")]
+        bin: Option<PathBuf>,
+        /// Folder with the guest image (default: this user's)
+        #[arg(long, value_name = "DIR")]
+        guest: Option<PathBuf>,
     },
     /// Each node: its TEE, what is installed, and the one next step
     #[command(
@@ -87,8 +107,19 @@ pub struct Install {
 
 impl K8s {
     /// Carries the verb out.
-    pub fn execute(self, format: Format) -> Result<i32, Failure> {
+    pub fn execute(self, paths: &Paths, format: Format) -> Result<i32, Failure> {
         match self {
+            Self::Image { out, bin, guest } => {
+                let Source { bin, guest } = source(paths, bin, guest)?;
+                let guest = open(&guest)?;
+                guest.verify().map_err(Failure::refused)?;
+                let digest = image::make(&bin, &guest, &out)?;
+                match format {
+                    Format::Json => json(&serde_json::json!({ "file": out, "name": IMAGE, "digest": digest }))?,
+                    Format::Text => println!("{IMAGE}\n{digest}"),
+                }
+                Ok(0)
+            }
             Self::Install(install) => install.execute(format),
             Self::Uninstall { cluster, force, wait } => uninstall(&cluster.kubectl(), force, Duration::from_secs(wait)),
             Self::Status { cluster } => status(&cluster.kubectl(), format),

@@ -161,7 +161,8 @@ pub fn patch(status: &Status) -> serde_json::Value {
     if status.state == State::Absent { unlabel_patch() } else { label_patch(status) }
 }
 
-fn source(paths: &Paths, bin: Option<PathBuf>, guest: Option<PathBuf>) -> Result<Source, Failure> {
+/// Where programs and guest image are taken from when nothing else is said.
+pub fn source(paths: &Paths, bin: Option<PathBuf>, guest: Option<PathBuf>) -> Result<Source, Failure> {
     let own = std::env::current_exe().map_err(|e| Failure::undecided(format!("cannot find this program: {e}")))?;
     let folder = own.parent().map(std::path::Path::to_owned).unwrap_or_default();
     let beside = folder.parent().map(|above| above.join("guest")).filter(|guest| guest.join("current").exists());
