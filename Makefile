@@ -6,7 +6,7 @@ BIN := target/x86_64-unknown-linux-gnu/release
 # A backtrace costs a third of the time of an error path; tests that want one set it.
 unexport RUST_BACKTRACE
 
-.PHONY: help deps build guest demo test bench fuzz lint advisories clean
+.PHONY: help deps build guest image demo test bench fuzz lint advisories clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -19,6 +19,11 @@ build: ## the command line and the agent, optimised
 
 guest: build ## the guest image, in the user's data directory
 	$(BIN)/belljar guest build
+
+image: ## the container image of the node installer: target/belljar-node.tar
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p belljar-shim
+	BELLJAR_DATA=target/image $(BIN)/belljar guest build >/dev/null
+	BELLJAR_DATA=target/image $(BIN)/belljar k8s image --out target/belljar-node.tar
 
 demo: ## the whole way on a laptop: a real image, attested, its secret, four attacks
 	@tools/deps.sh

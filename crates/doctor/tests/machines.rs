@@ -522,6 +522,55 @@ fn system_and_containerd() {
     assert!(!report.can_run());
 }
 
+/// What `containerd config dump` says of a node that is prepared, as containerd 1.6 and 2.1 write it.
+fn dump(plugin: &str) -> String {
+    let annotations = r#"["io.katacontainers.*", "belljar.dev/*"]"#;
+    let handlers = belljar_node::HANDLERS.map(|handler| {
+        format!(
+            "[plugins.'{plugin}'.containerd.runtimes.{}]\nruntime_type = '{}'\nruntime_path = '/opt/belljar/bin/{}'\n\
+             pod_annotations = {annotations}\ncontainer_annotations = {annotations}\n",
+            handler.name, handler.runtime_type, handler.shim
+        )
+    });
+    format!("version = 2\n{}", handlers.concat())
+}
+
+#[test]
+fn containerd_as_a_node_has_it() {
+    let node = |dump: &str| {
+        let node = Fake::laptop().program("containerd config dump", Ok(dump));
+        belljar_node::HANDLERS.iter().fold(node, |node, handler| {
+            node.program(&format!("/opt/belljar/bin/{} -v", handler.shim), Ok("containerd-shim-belljar-v2\n"))
+        })
+    };
+    let area = Area::Containerd;
+    for plugin in ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"] {
+        let good = dump(plugin);
+        expect(
+            &node(&good).report(),
+            &[
+                (area, "handlers", Good, "belljar, belljar-snp", ""),
+                (area, "annotations", Good, "handed on", ""),
+                (area, "shim", Good, "starts", ""),
+            ],
+        );
+        let install = "belljar node install";
+        let cases: [(&str, &str, &str, &str); 3] = [
+            ("runtimes.belljar-tdx]", "runtimes.other]", "handlers", "without belljar-tdx"),
+            ("\"belljar.dev/*\"", "\"x\"", "annotations", "kept from belljar"),
+            ("bin/containerd-shim-belljar-snp-v2", "bin/gone", "shim", "/opt/belljar/bin/gone is not there"),
+        ];
+        for (from, to, what, found) in cases {
+            let report = node(&good.replacen(from, to, 1)).report();
+            expect(&report, &[(area, what, Problem, found, install)]);
+        }
+    }
+    let report = node("version = 2\n").report();
+    expect(&report, &[(area, "handlers", Missing, "none of belljar", "belljar node install")]);
+    assert!(report.can_run(), "only Kubernetes needs containerd");
+    expect(&node("version = ").report(), &[(area, "handlers", Problem, "not TOML", "1.6 or newer")]);
+}
+
 #[test]
 fn this_machine_gets_a_consistent_report() {
     let report = examine(&Host, &inputs());

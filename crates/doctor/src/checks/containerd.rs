@@ -2,6 +2,9 @@
 
 use std::ffi::OsStr;
 
+use belljar_node::HANDLERS;
+use belljar_node::containerd::{Told, told};
+
 use crate::machine::{Access, Failure, Machine};
 use crate::report::{Area, Row, Rows};
 use crate::version::Version;
@@ -21,6 +24,7 @@ pub(crate) fn examine(machine: &dyn Machine, rows: &mut Vec<Row>) {
         Err(Failure::NotFound) => return rows.missing("version", "no containerd", INSTALL),
         Err(Failure::Failed(why)) => return rows.problem("version", why, INSTALL),
     }
+    handlers(machine, &mut rows);
     let socket = "/run/containerd/containerd.sock";
     match machine.connect(socket) {
         Access::Opens => rows.ok("socket", "answers"),
@@ -36,5 +40,51 @@ pub(crate) fn examine(machine: &dyn Machine, rows: &mut Vec<Row>) {
         Access::Fails(why) => {
             rows.problem("socket", format!("{socket}: {why}"), "systemctl restart containerd (as root)")
         }
+    }
+}
+
+/// What containerd makes of its configuration, about our handlers. A machine that is no node of a cluster has none, and needs none.
+fn handlers(machine: &dyn Machine, rows: &mut Rows<'_>) {
+    let install = "belljar node install (as root; only Kubernetes needs it)";
+    let what = "handlers";
+    let dump = match machine.run(OsStr::new("containerd"), &["config", "dump"]) {
+        Ok(text) => text,
+        Err(Failure::NotFound) => return,
+        Err(Failure::Failed(why)) => {
+            return rows.problem(what, format!("containerd config dump {why}"), "correct /etc/containerd/config.toml");
+        }
+    };
+    let handlers = match told(&dump) {
+        Ok(handlers) => handlers,
+        Err(why) => return rows.problem(what, format!("containerd config dump: {why}"), "use containerd 1.6 or newer"),
+    };
+    let named: Vec<&Told> = handlers.iter().filter(|handler| handler.runtime_type.is_some()).collect();
+    if named.is_empty() {
+        return rows.missing(what, "containerd has none of belljar", install);
+    }
+    let lacking: Vec<&str> = HANDLERS
+        .iter()
+        .zip(&handlers)
+        .filter(|(wanted, there)| there.runtime_type.as_deref() != Some(wanted.runtime_type))
+        .map(|(wanted, _)| wanted.name)
+        .collect();
+    match lacking.as_slice() {
+        [] => rows.ok(what, HANDLERS.map(|handler| handler.name).join(", ")),
+        lacking => rows.problem(what, format!("without {}", lacking.join(", ")), install),
+    }
+    let closed: Vec<&str> = named.iter().filter(|handler| !handler.annotations).map(|handler| handler.name).collect();
+    match closed.as_slice() {
+        [] => rows.ok("annotations", "handed on to the shim"),
+        closed => rows.problem("annotations", format!("kept from {}", closed.join(", ")), install),
+    }
+    let shims = named.iter().filter_map(|handler| handler.runtime_path.as_deref()).filter(|path| path.starts_with('/'));
+    let broken = shims.filter_map(|path| match machine.run(OsStr::new(path), &["-v"]) {
+        Ok(_) => None,
+        Err(Failure::NotFound) => Some(format!("{path} is not there or not executable")),
+        Err(Failure::Failed(why)) => Some(format!("{path} -v {why}")),
+    });
+    match broken.collect::<Vec<_>>().first() {
+        None => rows.ok("shim", "starts"),
+        Some(why) => rows.problem("shim", why, install),
     }
 }

@@ -195,28 +195,53 @@ impl Configuration {
     }
 }
 
+/// What a configuration, or containerd's own account of it (`containerd config dump`), says of one of our handlers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The handler.
+    pub name: &'static str,
+    /// Its `runtime_type`; `None` when there is no such handler.
+    pub runtime_type: Option<String>,
+    /// Its `runtime_path`.
+    pub runtime_path: Option<String>,
+    /// Whether all annotations that the shim needs are handed on.
+    pub annotations: bool,
+}
+
+/// What `text` says of each of [`HANDLERS`], in their order.
+///
+/// # Errors
+/// [`ConfigError::NotToml`].
+pub fn told(text: &str) -> Result<[Told; HANDLERS.len()], ConfigError> {
+    let table = table(text)?;
+    Ok(HANDLERS.map(|handler| of_handler(&table, &handler)))
+}
+
+fn of_handler(table: &Table, handler: &Handler) -> Told {
+    let found = [Dialect::Three, Dialect::Two]
+        .into_iter()
+        .find_map(|dialect| runtimes(table, dialect).ok().flatten()?.get(handler.name)?.as_table());
+    let text = |key: &str| found.and_then(|runtime| runtime.get(key)?.as_str()).map(str::to_owned);
+    let lists = |key: &str| {
+        let list = found.and_then(|runtime| runtime.get(key)?.as_array());
+        let there: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
+        ANNOTATIONS.iter().all(|wanted| there.contains(wanted))
+    };
+    Told {
+        name: handler.name,
+        runtime_type: text("runtime_type"),
+        runtime_path: text("runtime_path"),
+        annotations: lists("pod_annotations") && lists("container_annotations"),
+    }
+}
+
 /// The handlers of a configuration or of a dump of it that point at our shims and hand on our annotations.
 pub(crate) fn complete_handlers(table: &Table) -> Vec<&'static str> {
     let complete = |handler: &&Handler| {
-        [Dialect::Two, Dialect::Three].into_iter().any(|dialect| {
-            let Ok(Some(runtimes)) = runtimes(table, dialect) else { return false };
-            let Some(runtime) = runtimes.get(handler.name).and_then(Value::as_table) else { return false };
-            let says = |key: &str, value: &str| runtime.get(key).and_then(Value::as_str) == Some(value);
-            let lists = |key: &str| {
-                let there: Vec<&str> = runtime
-                    .get(key)
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .collect();
-                ANNOTATIONS.iter().all(|wanted| there.contains(wanted))
-            };
-            says("runtime_type", handler.runtime_type)
-                && says("runtime_path", &format!("{BIN}/{}", handler.shim))
-                && lists("pod_annotations")
-                && lists("container_annotations")
-        })
+        let told = of_handler(table, handler);
+        told.runtime_type.as_deref() == Some(handler.runtime_type)
+            && told.runtime_path.as_deref() == Some(&format!("{BIN}/{}", handler.shim))
+            && told.annotations
     };
     HANDLERS.iter().filter(complete).map(|handler| handler.name).collect()
 }
