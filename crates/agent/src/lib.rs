@@ -13,7 +13,8 @@
 //! | [`initdata`], [`tee`] | the contract, and the hardware's word for it |
 //! | [`layers`], [`dm`] | image layers through dm-verity |
 //! | [`attest`], [`secret_api`] | the broker, its secrets, and how containers get them |
-//! | [`container`], [`pod`], [`streams`] | one container, all of them, and their standard streams |
+//! | [`container`], [`pod`], [`streams`] | one container, all of them in their order, and their standard streams |
+//! | [`volumes`], [`sysctl`] | the pod's volumes, with the host's files checked; kernel settings |
 //! | [`guest`], [`status`], [`refusal`] | the shared state, what the host sees of it, and why the guest will not go on |
 //! | [`reaper`], [`power`], [`loopback`] | child processes of PID 1, power-off, the loopback interface |
 //! | [`probe`] | the memory probe |

@@ -124,6 +124,8 @@ impl Pod {
 
     /// Starts the container `name`, when it is its turn. What happens does not depend on whether the caller goes on waiting.
     pub async fn start(guest: &Arc<Guest>, name: &str, env: BTreeMap<String, String>) -> Result<(), PodError> {
+        // Not in the task: what waits long must end with its caller, who holds the bound on requests.
+        guest.ready_pod().await?;
         let (guest, name) = (guest.clone(), name.to_owned());
         let task = tokio::spawn(async move {
             let pod = guest.ready_pod().await?;
@@ -291,6 +293,7 @@ impl Pod {
         args: Vec<String>,
         terminal: bool,
     ) -> Result<(), PodError> {
+        guest.ready_pod().await?;
         let (guest, name, id) = (guest.clone(), name.to_owned(), id.to_owned());
         let task = tokio::spawn(async move {
             let pod = guest.ready_pod().await?;

@@ -34,9 +34,10 @@ fn signal(number: u32) -> ttrpc::Result<Signal> {
 }
 
 pub(super) async fn put_volume(guest: &Arc<Guest>, request: api::PutVolumeRequest) -> Empty {
-    guest.ready_pod().await.map_err(refused)?;
+    let turn = guest.ready_pod().await.map_err(refused)?.volumes.turn().await;
     let guest = guest.clone();
     let put = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let pod = guest.pod.get().ok_or(PodError::Stopping)?;
         Ok(pod.volumes.put(pod.contract(), &request.volume, request.files)?)
     });

@@ -15,7 +15,7 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -30,6 +30,8 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, OpenTreeFlags, mount, open_tree},
 };
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::container::Bind;
 use check::Accepted;
@@ -190,6 +192,7 @@ pub struct Volumes {
     /// Whether each gets a file system of its own.
     mounted: bool,
     put: Mutex<BTreeMap<String, Put>>,
+    turn: Arc<Semaphore>,
 }
 
 /// A volume that has files.
@@ -206,7 +209,7 @@ struct Put {
 impl Volumes {
     /// Makes the scratch volumes of the contract.
     pub fn prepare(contract: &Contract) -> Result<Self, VolumeError> {
-        let volumes = Self { place: PLACE.into(), mounted: true, put: Mutex::default() };
+        let volumes = Self { place: PLACE.into(), mounted: true, put: Mutex::default(), turn: turns() };
         for (name, volume) in &contract.volumes {
             if let Volume::Scratch { size_bytes } = volume {
                 // Any user of any container may write there, as in an emptyDir.
@@ -218,7 +221,13 @@ impl Volumes {
 
     /// Volumes in a directory of another file system, for tests: without a bound of their own, and without scratch volumes.
     pub fn in_directory(place: PathBuf) -> Self {
-        Self { place, mounted: false, put: Mutex::default() }
+        Self { place, mounted: false, put: Mutex::default(), turn: turns() }
+    }
+
+    /// Waits for the right to call [`Volumes::put`], which one caller at a time has: so what waits is bounded by those who wait,
+    /// and not by those who have gone.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.turn.clone().acquire_owned().await.ok()
     }
 
     /// Takes all files of the volume `name`, which replace those that it has. Blocks for some milliseconds.
@@ -286,6 +295,10 @@ impl Volumes {
         mount("tmpfs", &at, "tmpfs", flags, Some(options.as_c_str()))?;
         fs::set_permissions(&at, fs::Permissions::from_mode(mode))
     }
+}
+
+fn turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(1))
 }
 
 fn clone(root: &Path) -> io::Result<OwnedFd> {
