@@ -523,13 +523,15 @@ fn system_and_containerd() {
 }
 
 /// What `containerd config dump` says of a node that is prepared, as containerd 1.6 and 2.1 write it.
-fn dump(plugin: &str) -> String {
+fn dump(plugin: &str, by_path: bool) -> String {
     let annotations = r#"["io.katacontainers.*", "belljar.dev/*"]"#;
     let handlers = belljar_node::HANDLERS.map(|handler| {
         format!(
             "[plugins.'{plugin}'.containerd.runtimes.{}]\nruntime_type = '{}'\nruntime_path = '/opt/belljar/bin/{}'\n\
              pod_annotations = {annotations}\ncontainer_annotations = {annotations}\n",
-            handler.name, handler.runtime_type, handler.shim
+            handler.name,
+            if by_path { format!("/opt/belljar/bin/{}", handler.shim) } else { handler.runtime_type.to_owned() },
+            handler.shim
         )
     });
     format!("version = 2\n{}", handlers.concat())
@@ -544,8 +546,17 @@ fn containerd_as_a_node_has_it() {
         })
     };
     let area = Area::Containerd;
+    // 1.6 ignores runtime_path, so its runtime_type must be the path
+    let by_type = dump("io.containerd.grpc.v1.cri", false);
+    expect(&node(&by_type).report(), &[(area, "handlers", Problem, "without belljar, belljar-snp", "node install")]);
     for plugin in ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"] {
-        let good = dump(plugin);
+        let two = plugin == "io.containerd.cri.v1.runtime";
+        let node = |dump: &str| {
+            let version =
+                if two { "containerd github.com/containerd/containerd/v2 2.1.9 x" } else { "containerd x 1.6.20 x" };
+            node(dump).program("containerd --version", Ok(version))
+        };
+        let good = dump(plugin, !two);
         expect(
             &node(&good).report(),
             &[

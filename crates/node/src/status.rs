@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::containerd::{cri_version, find};
+use crate::containerd::{Naming, cri_version, find};
 use crate::facts::{Facts, Tee};
 use crate::files::FileError;
 use crate::handlers::HANDLERS;
@@ -120,7 +120,9 @@ fn examine(options: &Options, status: &mut Status) -> Result<(), (String, String
         return Err(blocked);
     }
     let found = find(&options.containerd_config).map_err(|error| again(error.to_string()))?;
-    status.handlers = found.handlers().into_iter().map(str::to_owned).collect();
+    // A node without its program is told by the installer; what stands in the files is shown all the same.
+    let naming = options.program().map_or(Naming::Type, |containerd| Naming::of(containerd.release));
+    status.handlers = found.handlers(naming).into_iter().map(str::to_owned).collect();
     if status.tee == Tee::None {
         status.state = State::Unsuited;
         return Err(facts.no_hardware.unwrap_or_else(|| {

@@ -44,6 +44,11 @@ fn round(node: &Node, expected: Place) {
     assert_eq!((installed.tee, installed.kvm, installed.qemu.as_deref()), (Tee::Software, false, Some("10.0.2")));
     assert_eq!(node.runtimes(), runtimes, "nothing else may be lost");
     assert_eq!(without_ours(node.dump()), without_ours(before));
+    // 1.6 accepts runtime_path and ignores it: a pod only starts when the type is the shim's path
+    let by_path = node.options.containerd == Some(Which::System.program());
+    let text = toml::to_string(&node.dump()).unwrap();
+    let kind = if by_path { "/opt/belljar/bin/containerd-shim-belljar-snp-v2" } else { "io.containerd.belljar-snp.v2" };
+    assert!(text.contains(&format!("runtime_type = \"{kind}\"")), "{text}");
     let there = node.tree();
     let again = node.install().unwrap();
     assert_eq!((again.changed, again.restarted), (Vec::new(), false));

@@ -88,6 +88,30 @@ impl Dialect {
     }
 }
 
+/// How a runtime's shim is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// By its path: containerd 1.x takes `runtime_path`, and looks for the shim in its own `PATH` nevertheless.
+    Path,
+    /// By its type, with `runtime_path` beside it: containerd 2.x.
+    Type,
+}
+
+impl Naming {
+    /// What containerd of that release needs.
+    #[must_use]
+    pub fn of(release: (u32, u32)) -> Self {
+        if release >= (2, 0) { Self::Type } else { Self::Path }
+    }
+
+    fn runtime_type(self, handler: &Handler) -> String {
+        match self {
+            Self::Path => format!("{BIN}/{}", handler.shim),
+            Self::Type => handler.runtime_type.to_owned(),
+        }
+    }
+}
+
 /// What a configuration says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
@@ -168,9 +192,9 @@ impl Configuration {
     ///
     /// # Errors
     /// [`ConfigError::Closed`] when the runtimes are written in a way that nothing can be added to.
-    pub fn with_handlers(&self, fallback: Dialect, kept: &Table) -> Result<String, ConfigError> {
+    pub fn with_handlers(&self, fallback: Dialect, naming: Naming, kept: &Table) -> Result<String, ConfigError> {
         let dialect = self.dialect.unwrap_or(fallback);
-        let body = handlers(dialect, self.dialect.is_none(), kept)?;
+        let body = handlers(dialect, naming, self.dialect.is_none(), kept)?;
         let at = self.ours.as_ref().map_or(self.rest.len(), |(at, _)| *at);
         let (before, after) = self.rest.split_at_checked(at).ok_or(ConfigError::Markers)?;
         let (line_end, note) =
@@ -200,24 +224,24 @@ impl Configuration {
 pub struct Told {
     /// The handler.
     pub name: &'static str,
-    /// Its `runtime_type`; `None` when there is no such handler.
-    pub runtime_type: Option<String>,
-    /// Its `runtime_path`.
-    pub runtime_path: Option<String>,
+    /// Whether there is such a handler.
+    pub there: bool,
+    /// The path of its shim, when containerd finds a shim by it.
+    pub shim: Option<String>,
     /// Whether all annotations that the shim needs are handed on.
     pub annotations: bool,
 }
 
-/// What `text` says of each of [`HANDLERS`], in their order.
+/// What `text` says of each of [`HANDLERS`], in their order, to a containerd that wants shims named so.
 ///
 /// # Errors
 /// [`ConfigError::NotToml`].
-pub fn told(text: &str) -> Result<[Told; HANDLERS.len()], ConfigError> {
+pub fn told(text: &str, naming: Naming) -> Result<[Told; HANDLERS.len()], ConfigError> {
     let table = table(text)?;
-    Ok(HANDLERS.map(|handler| of_handler(&table, &handler)))
+    Ok(HANDLERS.map(|handler| of_handler(&table, &handler, naming)))
 }
 
-fn of_handler(table: &Table, handler: &Handler) -> Told {
+fn of_handler(table: &Table, handler: &Handler, naming: Naming) -> Told {
     let found = [Dialect::Three, Dialect::Two]
         .into_iter()
         .find_map(|dialect| runtimes(table, dialect).ok().flatten()?.get(handler.name)?.as_table());
@@ -227,21 +251,24 @@ fn of_handler(table: &Table, handler: &Handler) -> Told {
         let there: Vec<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
         ANNOTATIONS.iter().all(|wanted| there.contains(wanted))
     };
+    let shim = match text("runtime_type") {
+        Some(path) if path.starts_with('/') => Some(path),
+        Some(kind) if naming == Naming::Type && kind == handler.runtime_type => text("runtime_path"),
+        _ => None,
+    };
     Told {
         name: handler.name,
-        runtime_type: text("runtime_type"),
-        runtime_path: text("runtime_path"),
+        there: found.is_some(),
+        shim,
         annotations: lists("pod_annotations") && lists("container_annotations"),
     }
 }
 
 /// The handlers of a configuration or of a dump of it that point at our shims and hand on our annotations.
-pub(crate) fn complete_handlers(table: &Table) -> Vec<&'static str> {
+pub(crate) fn complete_handlers(table: &Table, naming: Naming) -> Vec<&'static str> {
     let complete = |handler: &&Handler| {
-        let told = of_handler(table, handler);
-        told.runtime_type.as_deref() == Some(handler.runtime_type)
-            && told.runtime_path.as_deref() == Some(&format!("{BIN}/{}", handler.shim))
-            && told.annotations
+        let told = of_handler(table, handler, naming);
+        told.shim.as_deref() == Some(&format!("{BIN}/{}", handler.shim)) && told.annotations
     };
     HANDLERS.iter().filter(complete).map(|handler| handler.name).collect()
 }
@@ -352,7 +379,7 @@ fn split(text: &str) -> Result<(String, Option<(usize, String)>), ConfigError> {
 }
 
 /// Our handlers as tables, and runtimes to keep.
-fn handlers(dialect: Dialect, with_version: bool, kept: &Table) -> Result<String, ConfigError> {
+fn handlers(dialect: Dialect, naming: Naming, with_version: bool, kept: &Table) -> Result<String, ConfigError> {
     let mut text = if with_version { format!("version = {}\n", dialect.number()) } else { String::new() };
     let annotations = ANNOTATIONS.map(|pattern| format!("{pattern:?}")).join(", ");
     for handler in HANDLERS {
@@ -362,7 +389,7 @@ fn handlers(dialect: Dialect, with_version: bool, kept: &Table) -> Result<String
              privileged_without_host_devices = true\n",
             plugin = dialect.plugin(),
             name = handler.name,
-            kind = handler.runtime_type,
+            kind = naming.runtime_type(&handler),
             shim = handler.shim,
         ));
     }
@@ -378,8 +405,8 @@ fn handlers(dialect: Dialect, with_version: bool, kept: &Table) -> Result<String
 }
 
 /// A file that holds our handlers and nothing else, for a folder that the configuration imports.
-pub(crate) fn drop_in(dialect: Dialect) -> Result<String, ConfigError> {
-    Ok(format!("{BEGIN}\n{}{END}\n", handlers(dialect, true, &Table::new())?))
+pub(crate) fn drop_in(dialect: Dialect, naming: Naming) -> Result<String, ConfigError> {
+    Ok(format!("{BEGIN}\n{}{END}\n", handlers(dialect, naming, true, &Table::new())?))
 }
 
 #[cfg(test)]
@@ -391,7 +418,7 @@ mod tests {
     const THREE: &str = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'";
 
     fn with(text: &str) -> Result<String, ConfigError> {
-        Configuration::parse(text)?.with_handlers(Dialect::Two, &Table::new())
+        Configuration::parse(text)?.with_handlers(Dialect::Two, Naming::Type, &Table::new())
     }
 
     #[test]
@@ -400,8 +427,8 @@ mod tests {
             let edited = with(text).unwrap();
             assert!(edited.starts_with(text));
             let parsed = Configuration::parse(&edited).unwrap();
-            assert_eq!(complete_handlers(&parsed.table).len(), 4, "{edited}");
-            assert_eq!(parsed.with_handlers(Dialect::Two, &Table::new()).unwrap(), edited);
+            assert_eq!(complete_handlers(&parsed.table, Naming::Type).len(), 4, "{edited}");
+            assert_eq!(parsed.with_handlers(Dialect::Two, Naming::Type, &Table::new()).unwrap(), edited);
             assert_eq!(parsed.without_handlers(), Some(text).filter(|text| !text.is_empty()));
         }
     }
@@ -410,11 +437,14 @@ mod tests {
     fn what_is_written_around_ours_later_stays() {
         let edited = format!("# above\n{}[debug]\nlevel = 'info'\n", with(DEBIAN).unwrap());
         let parsed = Configuration::parse(&edited).unwrap();
-        assert_eq!(parsed.with_handlers(Dialect::Two, &Table::new()).unwrap(), edited);
+        assert_eq!(parsed.with_handlers(Dialect::Two, Naming::Type, &Table::new()).unwrap(), edited);
         assert_eq!(parsed.without_handlers().unwrap(), format!("# above\n{DEBIAN}[debug]\nlevel = 'info'\n"));
         // another release's part is replaced in its place
         let older = edited.replace("  privileged_without_host_devices = true\n", "");
-        assert_eq!(Configuration::parse(&older).unwrap().with_handlers(Dialect::Two, &Table::new()).unwrap(), edited);
+        assert_eq!(
+            Configuration::parse(&older).unwrap().with_handlers(Dialect::Two, Naming::Type, &Table::new()).unwrap(),
+            edited
+        );
     }
 
     #[test]
@@ -456,14 +486,14 @@ mod tests {
             let broken =
                 table(&edited.replacen(part, "\"x\"".trim_matches(if part.starts_with('"') { ' ' } else { '"' }), 1))
                     .unwrap();
-            assert_eq!(complete_handlers(&broken).len(), 3, "{part}");
+            assert_eq!(complete_handlers(&broken, Naming::Type).len(), 3, "{part}");
         }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "(# >>> belljar|# <<< belljar|version = 2|\\[a\\]|x = 1|\n|.){0,40}") {
-            if let Ok(parsed) = Configuration::parse(&text) && let Ok(edited) = parsed.with_handlers(Dialect::Three, &Table::new()) {
+            if let Ok(parsed) = Configuration::parse(&text) && let Ok(edited) = parsed.with_handlers(Dialect::Three, Naming::Path, &Table::new()) {
                 let again = Configuration::parse(&edited).unwrap();
                 prop_assert_eq!(again.without_handlers().unwrap_or_default(), parsed.rest);
             }

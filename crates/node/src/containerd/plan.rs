@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::containerd::edit::{self, ConfigError, Configuration, Dialect};
+use crate::containerd::edit::{self, ConfigError, Configuration, Dialect, Naming};
 use crate::containerd::imports::Import;
 use crate::containerd::program::{Containerd, ProgramError};
 use crate::files::{self, FileError};
@@ -127,9 +127,9 @@ pub struct Plan {
 impl Found {
     /// The handlers of ours that the files name completely.
     #[must_use]
-    pub fn handlers(&self) -> Vec<&'static str> {
+    pub fn handlers(&self, naming: Naming) -> Vec<&'static str> {
         let parts = std::iter::once(&self.main).chain(&self.imported);
-        let named: Vec<&str> = parts.flat_map(|part| edit::complete_handlers(&part.config.table)).collect();
+        let named: Vec<&str> = parts.flat_map(|part| edit::complete_handlers(&part.config.table, naming)).collect();
         HANDLERS.iter().map(|handler| handler.name).filter(|name| named.contains(name)).collect()
     }
 
@@ -181,6 +181,7 @@ fn part(path: &Path) -> Result<Result<Part, ConfigError>, FileError> {
 /// [`PlanError`]; nothing was changed.
 pub fn plan_install(found: &Found, containerd: &Containerd, scratch: &Path) -> Result<Plan, PlanError> {
     let newest = if containerd.release >= (2, 0) { Dialect::Three } else { Dialect::Two };
+    let naming = Naming::of(containerd.release);
     let dialect = found.main.config.dialect().unwrap_or(newest);
     let before = containerd.dump(&found.main.path)?;
     foreign(found, &before)?;
@@ -193,11 +194,12 @@ pub fn plan_install(found: &Found, containerd: &Containerd, scratch: &Path) -> R
                 if bytes.is_some() && !ours {
                     return Err(PlanError::InTheWay { path: path.clone() });
                 }
-                let text = edit::drop_in(dialect).map_err(|why| PlanError::Config { path: path.clone(), why })?;
+                let text =
+                    edit::drop_in(dialect, naming).map_err(|why| PlanError::Config { path: path.clone(), why })?;
                 (path.clone(), bytes, text)
             }
             Target::Part(part) => {
-                let text = part.config.with_handlers(newest, kept);
+                let text = part.config.with_handlers(newest, naming, kept);
                 let text = text.map_err(|why| PlanError::Config { path: part.path.clone(), why })?;
                 (part.path.clone(), part.bytes.clone(), text)
             }
@@ -218,7 +220,7 @@ pub fn plan_install(found: &Found, containerd: &Containerd, scratch: &Path) -> R
         then = try_out(found, &plan, containerd, scratch)?;
     }
     compare(&before, &then)?;
-    let complete = edit::complete_handlers(&then);
+    let complete = edit::complete_handlers(&then, naming);
     match HANDLERS.iter().find(|handler| !complete.contains(&handler.name)) {
         Some(handler) => Err(PlanError::NotTaken(handler.name, plan.file)),
         None => Ok(plan),
