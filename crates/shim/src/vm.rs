@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belljar_contract::{Contract, Digest, Initdata, from_annotation};
-use belljar_guest_api::api::AgentClient;
+use belljar_guest_api::api::{AgentClient, State as GuestState, StatusRequest};
+use belljar_guest_api::limits::one_line;
 use belljar_guest_api::status::CallError;
 use belljar_guest_image::GuestImage;
 use belljar_launch::{Blueprint, BrokerAddress, tunnel};
@@ -78,6 +79,8 @@ enum Phase {
     Booting,
     /// The guest's agent answers.
     Up(AgentClient),
+    /// It answers, and refuses the pod: the reason. The VM stays, so that the pod's containers can be told.
+    Refused(String),
     /// It has ended, and why.
     Ended(String),
 }
@@ -174,7 +177,7 @@ impl Vm {
         }
         let (tell, phase) = watch::channel(Phase::Booting);
         let (stop, stopped) = watch::channel(false);
-        let owned = Owned { _machine: machine, _folder: folder, _cgroup: cgroup, joined, broker: plan.broker };
+        let owned = Owned { _machine: machine, _folder: folder, cgroup, joined, broker: plan.broker };
         tokio::spawn(owned.run(booting, tell, stopped));
         Ok(Self { phase, stop, qemu, began })
     }
@@ -188,6 +191,7 @@ impl Vm {
         let up = phase.wait_for(|phase| !matches!(phase, Phase::Booting)).await.map(|phase| phase.clone());
         match up {
             Ok(Phase::Up(agent)) => Ok(agent),
+            Ok(Phase::Refused(why)) => Err(ShimError::Refused(why)),
             Ok(Phase::Ended(why)) => Err(ShimError::Unavailable(why)),
             Ok(Phase::Booting) | Err(_) => Err(ShimError::Unavailable("the pod VM is gone".to_owned())),
         }
@@ -197,7 +201,7 @@ impl Vm {
     pub fn agent_now(&self) -> Option<AgentClient> {
         match &*self.phase.borrow() {
             Phase::Up(agent) => Some(agent.clone()),
-            Phase::Booting | Phase::Ended(_) => None,
+            Phase::Booting | Phase::Refused(_) | Phase::Ended(_) => None,
         }
     }
 
@@ -205,7 +209,7 @@ impl Vm {
     pub fn ended_now(&self) -> Option<String> {
         match &*self.phase.borrow() {
             Phase::Ended(why) => Some(why.clone()),
-            Phase::Booting | Phase::Up(_) => None,
+            Phase::Booting | Phase::Up(_) | Phase::Refused(_) => None,
         }
     }
 
@@ -214,7 +218,7 @@ impl Vm {
         let phase = match &*self.phase.borrow() {
             Phase::Booting => "the guest boots".to_owned(),
             Phase::Up(_) => "the guest answers".to_owned(),
-            Phase::Ended(why) => why.clone(),
+            Phase::Refused(why) | Phase::Ended(why) => why.clone(),
         };
         [("vm".to_owned(), phase), ("qemu".to_owned(), self.qemu.to_string())]
     }
@@ -260,7 +264,7 @@ struct Owned {
     _machine: Machine,
     joined: Joined,
     _folder: RunDir,
-    _cgroup: OwnCgroup,
+    cgroup: OwnCgroup,
     broker: Option<BrokerAddress>,
 }
 
@@ -285,6 +289,19 @@ impl OwnCgroup {
 
     fn folders(&self) -> Vec<PathBuf> {
         self.0.as_ref().map(|cgroup| cgroup.folders().to_vec()).unwrap_or_default()
+    }
+}
+
+impl OwnCgroup {
+    /// Whether the kernel has killed a process of it for want of memory: `memory.events` of version 2, `memory.oom_control` of version 1.
+    fn ran_out_of_memory(&self) -> bool {
+        self.folders().iter().any(|folder| {
+            ["memory.events", "memory.oom_control"].iter().any(|name| {
+                let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+                let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+                count.is_some_and(|count| count.trim() != "0")
+            })
+        })
     }
 }
 
@@ -320,6 +337,12 @@ impl Owned {
                 "the pod was stopped while its VM booted".to_owned()
             }
         };
+        let why = match self.cgroup.ran_out_of_memory() {
+            true => format!(
+                "{why}: the pod's memory limit on the node is too small for its VM; raise the overhead of its RuntimeClass"
+            ),
+            false => why,
+        };
         // Before the end is told: whoever waits for it finds nothing left.
         drop(self);
         tracing::info!(why, "pod VM has ended");
@@ -330,28 +353,28 @@ impl Owned {
     async fn attend(&self, vm: PodVm, tell: &watch::Sender<Phase>, stopped: &mut watch::Receiver<bool>) -> String {
         tracing::info!(timings = ?vm.timings(), qemu = vm.qemu_pid(), "guest answers");
         let agent = vm.agent();
-        let prepared = async {
-            if let Some(request) = self.joined.request() {
-                agent.configure_network(context::with_duration(NETWORK_LIMIT), request).await.map_err(|error| {
-                    let text = CallError::of(&error).map_or_else(|| error.to_string(), |answer| answer.message);
-                    format!("the guest does not take the pod's network: {text}")
-                })?;
-            }
-            Ok::<(), String>(())
-        };
         let prepared = tokio::select! {
-            prepared = prepared => prepared,
+            prepared = self.prepare(&agent) => prepared,
             exit = vm.exited() => return in_words(exit),
-            () = asked(stopped) => Err("the pod was stopped".to_owned()),
+            () = asked(stopped) => {
+                vm.kill().await;
+                return "the pod was stopped".to_owned();
+            }
         };
-        if let Err(why) = prepared {
-            vm.kill().await;
-            return why;
-        }
+        let refused = match prepared {
+            Ok(()) => None,
+            Err(why) => {
+                tracing::error!(why, "the guest refuses the pod");
+                Some(why)
+            }
+        };
         let broker = self.broker.clone();
         let mut serving = self.joined.serve(&agent);
         serving.spawn(tunnel::serve(agent.clone(), move |tunnel| carry(tunnel, broker.clone())));
-        tell.send_replace(Phase::Up(agent));
+        tell.send_replace(match refused {
+            Some(why) => Phase::Refused(why),
+            None => Phase::Up(agent),
+        });
         let why = tokio::select! {
             exit = vm.exited() => in_words(exit),
             () = asked(stopped) => {
@@ -361,6 +384,29 @@ impl Owned {
         };
         serving.shutdown().await;
         why
+    }
+}
+
+impl Owned {
+    /// Gives the guest its network.
+    async fn prepare(&self, agent: &AgentClient) -> Result<(), String> {
+        let Some(request) = self.joined.request() else { return Ok(()) };
+        let Err(error) = agent.configure_network(context::with_duration(NETWORK_LIMIT), request).await else {
+            return Ok(());
+        };
+        let Some(answer) = CallError::of(&error) else {
+            return Err(format!("the guest does not take the pod's network: {error}"));
+        };
+        // A guest that has refused the pod refuses every call with the reason.
+        let request = StatusRequest { generation: u64::MAX, timeout_ms: 1, ..Default::default() };
+        match agent.status(context::with_duration(NETWORK_LIMIT), &request).await {
+            Ok(status) if status.state.enum_value_or_default() == GuestState::REFUSED => Err(format!(
+                "the guest refuses the pod ({}): {}",
+                one_line(&status.refusal_kind),
+                one_line(&status.refusal)
+            )),
+            _ => Err(format!("the guest does not take the pod's network: {}", answer.message)),
+        }
     }
 }
 
