@@ -104,6 +104,15 @@ impl Bench {
         Ok(f64::from(kib) * 1024.0)
     }
 
+    /// What the guest's kernel says of its memory while a pod runs: `MemAvailable` of /proc/meminfo in bytes, as the container sees it.
+    pub fn available_memory(&self) -> Result<f64, Trouble> {
+        let pod = finish(run(&self.work).args(["--rm", "--", "/bin/busybox", "cat", "/proc/meminfo"]));
+        let line = pod.stdout.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+        let kib: Option<u32> = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+        let kib = kib.ok_or_else(|| Trouble(format!("the guest says nothing of its memory: {}", pod.stderr.trim())))?;
+        Ok(f64::from(kib) * 1024.0)
+    }
+
     /// The layer store.
     pub fn store(&self) -> PathBuf {
         self.work.path("data/store")
