@@ -39,6 +39,9 @@ const TARGETS: &[Target] = &[
     ("measure-ovmf", belljar_measure::fuzz_ovmf),
     ("rcar-jwe", belljar_rcar::jwe::fuzz),
     ("rcar-wire", belljar_rcar::wire::fuzz),
+    ("shim-bootstrap", belljar_shim::bootstrap::fuzz),
+    ("shim-bundle", belljar_shim::bundle::fuzz),
+    ("shim-sandbox-config", belljar_shim::sandbox_config::fuzz),
     ("softtee-qemu", belljar_softtee::CommandLine::fuzz),
     ("vmm", belljar_vmm::fuzz),
 ];

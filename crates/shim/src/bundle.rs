@@ -138,6 +138,18 @@ impl BundleConfig {
     }
 }
 
+/// Any bytes as a `config.json`, for fuzzing: what is taken from it must lead nowhere.
+pub fn fuzz(data: &[u8]) {
+    if let Ok(config) = BundleConfig::parse(data) {
+        let _ = config.network_namespace();
+        let _ = config.mount_source("/etc/resolv.conf");
+        let _ = crate::annotations::Role::of(&config.annotations);
+        if let Ok(value) = crate::annotations::initdata(&config.annotations) {
+            let _ = crate::vm::Bound::from_annotation(value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +168,13 @@ mod tests {
         assert_eq!(config.linux.cgroups_path, "/kubepods/pod1/abc");
         assert_eq!(BundleConfig::parse(b"{}").unwrap().network_namespace(), None);
         assert!(BundleConfig::parse(b"{\"hostname\":7}").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_end_in_an_answer(data in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            fuzz(&data);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message as _;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::address::ShimSocket;
+use crate::address::{SOCKET_DIR, ShimSocket};
 use crate::annotations::Role;
 use crate::bundle::BundleConfig;
 use crate::config::Config;
@@ -37,7 +37,7 @@ pub fn delete(flags: &Flags, config: &Config) -> Vec<u8> {
         _ => end_shim(&bundle, &flags.id),
     };
     if !matches!(role, Some(Role::Container { .. })) {
-        remove_rest(&bundle, config);
+        remove_rest(&bundle, flags, config);
         if let Some(described) = described {
             leave_host(&described);
         }
@@ -49,7 +49,7 @@ pub fn delete(flags: &Flags, config: &Config) -> Vec<u8> {
     answer.write_to_bytes().unwrap_or_default()
 }
 
-fn remove_rest(bundle: &Path, config: &Config) {
+fn remove_rest(bundle: &Path, flags: &Flags, config: &Config) {
     if config.state.exists() {
         // Every folder whose owner is dead, so this pod's; a QEMU that is left is killed.
         match Pods::at(&config.state).and_then(|pods| pods.sweep()) {
@@ -58,10 +58,13 @@ fn remove_rest(bundle: &Path, config: &Config) {
         }
     }
     let address = std::fs::read_to_string(bundle.join(ADDRESS_FILE)).ok();
-    if let Some(socket) = address.and_then(|address| ShimSocket::parse(address.trim()))
-        && !socket.answers()
-    {
-        let _ = std::fs::remove_file(socket.path());
+    let noted = address.and_then(|address| ShimSocket::parse(address.trim()));
+    // The bundle may be half gone.
+    let usual = ShimSocket::of(Path::new(SOCKET_DIR), &flags.address, &flags.namespace, &flags.id);
+    for socket in noted.into_iter().chain([usual]) {
+        if socket.path().exists() && !socket.answers() {
+            let _ = std::fs::remove_file(socket.path());
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
-use crate::address::ShimSocket;
 use crate::bootstrap::TTRPC_ADDRESS;
 use crate::config::{Config, TeeChoice};
 use crate::events::Events;
@@ -75,13 +74,12 @@ async fn run(listener: UnixListener, flags: &Flags, config: Config, tee: TeeChoi
         _ = terminate.recv() => tracing::warn!("SIGTERM: the pod is ended"),
         _ = interrupt.recv() => tracing::warn!("SIGINT: the pod is ended"),
     }
+    // First of all: from here on containerd may kill this process at any moment, and nobody is to find its socket.
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
     pod.end().await;
     tokio::time::sleep(LAST_WORDS).await;
-    if let Some(path) = path
-        && let Some(socket) = ShimSocket::parse(&format!("unix://{}", path.display()))
-    {
-        let _ = std::fs::remove_file(socket.path());
-    }
     Ok(())
 }
 
