@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use belljar_broker::{RemoteBroker, WorkloadId};
 use belljar_kube::{Generated, Workload};
@@ -84,7 +84,11 @@ impl Apply {
             not_another(&kubectl, workload).await?;
         }
         let former = self.register(&remote, &generated, &given, paths).await?;
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut before = BTreeSet::new();
+        for workload in &generated.workloads {
+            let records = remote.handshakes(&workload.digest.host_data()).await.map_err(register::failure)?;
+            before.extend(records.into_iter().map(|record| record.id));
+        }
         for line in kubectl.apply(&generated.yaml).await?.lines().map(one_line) {
             eprintln!("{line}");
         }
@@ -92,7 +96,8 @@ impl Apply {
             eprintln!("belljar: not waiting; `belljar apply` again tells how the pods are");
             return Ok(0);
         }
-        let watch = Watch { remote: &remote, kubectl: &kubectl, started, limit: Duration::from_secs(self.timeout) };
+        let watch =
+            Watch { remote: &remote, kubectl: &kubectl, before: &before, limit: Duration::from_secs(self.timeout) };
         let verdicts = watch.all(&generated.workloads).await?;
         let result = verdict::print(&verdicts, format);
         if result.is_ok() {

@@ -25,6 +25,8 @@ pub enum State {
 pub struct Pod {
     /// Its name.
     pub name: String,
+    /// Its UID, which tells it from former pods of the same name.
+    pub uid: String,
     /// Its node.
     pub node: Option<String>,
     /// How it is.
@@ -43,20 +45,30 @@ const FAILING: [&str; 8] = [
     "InvalidImageName",
 ];
 
-/// The pods in an answer of `kubectl get pods` that carry this initdata. Pods that are being deleted do not count.
-pub fn of(list: &Value, annotation: &str) -> Vec<Pod> {
+/// The pods of a workload in an answer of `kubectl get pods`: they carry its initdata and are named after it, since two workloads can have the
+/// same contract. Pods that are being deleted do not count.
+pub fn of(list: &Value, kind: &str, workload: &str, annotation: &str) -> Vec<Pod> {
+    let is_named = |name: &str| match kind {
+        "Pod" => name == workload,
+        _ => name.strip_prefix(workload).is_some_and(|rest| rest.starts_with('-')),
+    };
     let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
     let ours = items.filter(|pod| {
         let found = pod.pointer("/metadata/annotations").and_then(|map| map.get(ANNOTATION)).and_then(Value::as_str);
         found == Some(annotation) && pod.pointer("/metadata/deletionTimestamp").is_none()
     });
-    ours.map(Pod::read).collect()
+    ours.map(Pod::read).filter(|pod| is_named(&pod.name)).collect()
 }
 
 impl Pod {
     fn read(pod: &Value) -> Self {
         let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).map(one_line);
-        Self { name: text("/metadata/name").unwrap_or_default(), node: text("/spec/nodeName"), state: State::read(pod) }
+        Self {
+            name: text("/metadata/name").unwrap_or_default(),
+            uid: text("/metadata/uid").unwrap_or_default(),
+            node: text("/spec/nodeName"),
+            state: State::read(pod),
+        }
     }
 }
 
@@ -138,10 +150,12 @@ mod tests {
         let pod = |name: &str, annotation: &str| json!({ "metadata": { "name": name, "annotations": { ANNOTATION: annotation } }, "spec": { "nodeName": "n" } });
         let mut going = pod("going", "ours");
         going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        let list = json!({ "items": [pod("a", "ours"), pod("b", "other"), going, { "metadata": { "name": "c" } }] });
-        let names: Vec<String> = of(&list, "ours").into_iter().map(|pod| pod.name).collect();
-        assert_eq!(names, ["a"]);
-        assert_eq!(of(&json!({}), "ours"), []);
+        let nameless = json!({ "metadata": { "name": "c" } });
+        let list = json!({ "items": [pod("a", "ours"), pod("b", "other"), going, nameless, pod("a-1", "ours"), pod("ab-1", "ours")] });
+        let names = |kind| of(&list, kind, "a", "ours").into_iter().map(|pod| pod.name).collect::<Vec<_>>();
+        assert_eq!(names("Pod"), ["a"]);
+        assert_eq!(names("Deployment"), ["a-1"]);
+        assert_eq!(of(&json!({}), "Pod", "a", "ours"), []);
     }
 
     #[test]

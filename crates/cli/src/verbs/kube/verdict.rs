@@ -1,6 +1,6 @@
 //! Waiting for the pods of workloads, and what is to be said of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use belljar_broker::{HandshakeRecord, RemoteBroker};
@@ -27,8 +27,8 @@ pub struct Watch<'a> {
     pub remote: &'a RemoteBroker,
     /// The cluster.
     pub kubectl: &'a Kubectl,
-    /// When the manifest was applied, Unix seconds.
-    pub started: u64,
+    /// Names of the handshakes that the broker had seen of these workloads before the manifest was applied.
+    pub before: &'a BTreeSet<String>,
     /// Longest wait in all.
     pub limit: Duration,
 }
@@ -95,7 +95,7 @@ impl Watch<'_> {
         let mut unwell: Option<Instant> = None;
         loop {
             let list = kubectl.get(&["pods"]).await?.unwrap_or_default();
-            let pods = pods::of(&list, &annotation);
+            let pods = pods::of(&list, &workload.kind, &workload.name, &annotation);
             let judged = self.judge(&kubectl, &pods).await?;
             tell(&judged, &mut told);
             let done = |outcome| Verdict {
@@ -105,10 +105,7 @@ impl Watch<'_> {
                 outcome,
             };
             let records = self.remote.handshakes(&workload.digest.host_data()).await.map_err(register::failure)?;
-            let latest = records.last();
-            if let Some(record) = latest.filter(|record| record.at >= self.started)
-                && let Some(why) = denial(record)
-            {
+            if let Some(why) = records.iter().filter(|record| !self.before.contains(&record.id)).find_map(denial) {
                 return Ok(done(Outcome::Refused(why)));
             }
             let wanted = match workload.kind.as_str() {
@@ -121,7 +118,7 @@ impl Watch<'_> {
                 return Ok(done(Outcome::Later));
             }
             if wanted.is_some_and(|wanted| u64::try_from(up).is_ok_and(|up| up >= wanted)) {
-                return Ok(done(admitted(latest)));
+                return Ok(done(admitted(&records)));
             }
             if let Some(pod) = judged.iter().find(|pod| pod.is_lost(&workload.kind)) {
                 return Ok(done(Outcome::Refused(pod.says())));
@@ -146,11 +143,11 @@ impl Watch<'_> {
     /// Adds to each pod that is not up the warning among its events.
     async fn judge(&self, kubectl: &Kubectl, pods: &[Pod]) -> Result<Vec<PodVerdict>, Failure> {
         let mut judged = Vec::new();
-        for Pod { name, node, state } in pods.iter().cloned() {
+        for Pod { name, uid, node, state } in pods.iter().cloned() {
             let event = match state {
                 State::Up => None,
                 _ => {
-                    let selector = format!("--field-selector=involvedObject.name={name}");
+                    let selector = format!("--field-selector=involvedObject.uid={uid}");
                     kubectl.get(&["events", &selector]).await?.as_ref().and_then(pods::warning)
                 }
             };
@@ -207,16 +204,12 @@ fn tell(pods: &[PodVerdict], told: &mut BTreeMap<String, String>) {
     }
 }
 
-fn admitted(record: Option<&HandshakeRecord>) -> Outcome {
-    let Some(record) = record else {
-        return Outcome::Undecided("the pods run, but the broker has seen no attestation of them".to_owned());
+/// What the broker says of pods that run: its last admission.
+fn admitted(records: &[HandshakeRecord]) -> Outcome {
+    let Some(record) = records.iter().rev().find(|record| record.admitted && denial(record).is_none()) else {
+        let seen = if records.is_empty() { "seen no attestation of them" } else { "not admitted them" };
+        return Outcome::Undecided(format!("the pods run, but the broker has {seen}"));
     };
-    if let Some(why) = denial(record) {
-        return Outcome::Refused(why);
-    }
-    if !record.admitted {
-        return Outcome::Undecided("the broker has not admitted the last attestation".to_owned());
-    }
     Outcome::Admitted(match record.tee.as_str() {
         "software-tee" => "admitted with a SOFTWARE TEE, which protects nothing from its host".to_owned(),
         tee => format!("admitted: attested by {tee}"),
