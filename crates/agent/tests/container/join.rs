@@ -211,6 +211,27 @@ fn a_further_process_has_a_terminal_of_its_own_that_can_be_resized() {
 }
 
 #[test]
+fn a_process_that_is_about_to_join_cannot_be_looked_into() {
+    if !root() {
+        return;
+    }
+    // The same user and the same capabilities. Only the joined program is ever seen, and
+    // never the agent that it was before.
+    let case = Case::new(&["spy"]);
+    let (running, [stdout, _stderr], mut stdin, _layers) = case.start_interactive();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
+    assert_eq!(lines.next().unwrap().unwrap(), "spying");
+    for _ in 0..100 {
+        assert_eq!(join(&running, &["exit:0"]).unwrap().1, 0);
+    }
+    assert_eq!(join(&running, &["sleep:1"]).unwrap().1, 0);
+    std::io::Write::write_all(&mut stdin, b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "seen: {\"/bin/probe\"}");
+    running.wait().unwrap();
+    running.cleanup().unwrap();
+}
+
+#[test]
 fn what_a_container_says_at_its_end_is_kept() {
     if !root() {
         return;
