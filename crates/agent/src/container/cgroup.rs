@@ -53,8 +53,9 @@ impl Cgroup {
         let available = read(&root.join("cgroup.controllers"))?;
         let mut wanted = String::new();
         for (controller, needed) in needed {
-            // Those that nothing here limits count what the container uses, and see it killed for lack of memory.
+            // Memory and processes are counted also where nothing limits them; CPU time is counted without its controller.
             match available.split_ascii_whitespace().any(|found| found == controller) {
+                true if controller == "cpu" && !needed => {}
                 true => wanted.push_str(&format!("+{controller} ")),
                 false if needed => {
                     return Err(ContainerError::Controller { root: root.display().to_string(), controller });

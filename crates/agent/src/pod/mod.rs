@@ -129,7 +129,7 @@ impl Pod {
         let (guest, name) = (guest.clone(), name.to_owned());
         let task = tokio::spawn(async move {
             let pod = guest.ready_pod().await?;
-            guest.board.timed_async("container", pod.start_now(&guest, &name, env)).await
+            pod.start_now(&guest, &name, env).await
         });
         task.await.unwrap_or(Err(PodError::Stopping))
     }
@@ -147,7 +147,8 @@ impl Pod {
         if let Some(last) = last {
             let _ = tokio::time::timeout(KILL_PATIENCE, last.gone.subscribe().wait_for(|gone| *gone)).await;
         }
-        let started = self.spawn(guest, name, container, spec, places).await;
+        let spawned = self.spawn(guest, name, container, spec, places);
+        let started = guest.board.timed_async("container", spawned).await;
         {
             let mut slots = lock(&self.slots);
             let slot = slots.entry(name.to_owned()).or_default();
