@@ -61,7 +61,10 @@ pub const METHODS: [&str; 21] = [
 pub fn run(data: &[u8]) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let (Ok(runtime), Some(guest)) = (runtime, Ready::new()) else { return 0 };
-    runtime.block_on(guest.calls(data))
+    let answered = runtime.block_on(guest.calls(data));
+    // Work in the background ends here, before the directory goes.
+    drop(runtime);
+    answered
 }
 
 /// [`run`], for a fuzzer.
