@@ -67,6 +67,9 @@ impl Cluster {
         }
         let cluster = Self { run: run.to_owned(), owned: true };
         copy(&shims, &run.join("shims"))?;
+        std::fs::create_dir_all(run.join("user/data")).map_err(|e| e.to_string())?;
+        std::os::unix::fs::symlink(shared_data().join("guest"), run.join("user/data/guest"))
+            .map_err(|e| e.to_string())?;
         std::fs::create_dir_all(run.join("images")).map_err(|e| e.to_string())?;
         for (_, archive) in archives {
             let name = archive.file_name().unwrap_or_default();
@@ -135,10 +138,10 @@ impl Cluster {
         kubectl
     }
 
-    /// `belljar` with the node's data directory, in its network.
+    /// `belljar` as a user of the cluster calls it: with a data directory of its own, not the node's, and in a network with the cluster.
     pub fn belljar(&self) -> Command {
         let mut command = self.net(program("belljar"));
-        command.env("BELLJAR_DATA", self.path("m/var/lib/belljar")).env("XDG_RUNTIME_DIR", self.path("user"));
+        command.env("BELLJAR_DATA", self.path("user/data")).env("XDG_RUNTIME_DIR", self.path("user"));
         command.env_remove("RUST_BACKTRACE").env_remove("BELLJAR_LOG");
         command
     }

@@ -7,6 +7,15 @@ use belljar_e2e::programs::{Finished, finish};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::images::{OTHER, PROBE};
+
+/// The RuntimeClass of pods in tests.
+pub const CLASS: &str = "belljar-software";
+
+/// `BELLJAR_K8S_CLASS=runc` runs the same scenarios with runc, to see whether a failure is Belljar's.
+pub fn class() -> String {
+    std::env::var("BELLJAR_K8S_CLASS").unwrap_or_else(|_| CLASS.to_owned())
+}
 
 /// A namespace, deleted with everything in it at the end.
 #[derive(Debug)]
@@ -53,6 +62,40 @@ impl<'a> Space<'a> {
     pub fn apply(&self, yaml: &str) {
         let done = self.cluster.feed(&mut self.kubectl(&["apply", "-f", "-"]), yaml);
         assert_eq!(done.code, 0, "kubectl apply: {}\n{yaml}", done.stderr);
+    }
+
+    /// What a user does: puts contracts into a manifest, with `belljar contract generate`, and applies the result, which is returned.
+    pub fn deploy(&self, yaml: &str) -> String {
+        self.deploy_with(yaml, &[])
+    }
+
+    /// The same with more options.
+    pub fn deploy_with(&self, yaml: &str, options: &[&str]) -> String {
+        let sealed = self.seal(yaml, options);
+        self.apply(&sealed);
+        sealed
+    }
+
+    /// The manifest with contracts in it; every pod has the RuntimeClass of these tests.
+    pub fn seal(&self, yaml: &str, options: &[&str]) -> String {
+        if class() != CLASS {
+            return yaml.replace(&format!("runtimeClassName: {CLASS}"), &format!("runtimeClassName: {}", class()));
+        }
+        let done = self.try_seal(yaml, options);
+        assert_eq!(done.code, 0, "belljar contract generate: {}\n{yaml}", done.stderr);
+        done.stdout
+    }
+
+    /// `belljar contract generate` with this manifest.
+    pub fn try_seal(&self, yaml: &str, options: &[&str]) -> Finished {
+        let broker = self.cluster.broker_url();
+        let mut generate = self.cluster.belljar();
+        generate.args(["contract", "generate", "-f", "-", "--keep-image-names", "--broker", &broker]);
+        generate.args(["--namespace", &self.name, "--runtime-class", CLASS]).args(options);
+        for image in [PROBE, OTHER].iter().filter(|image| yaml.contains(**image)) {
+            generate.arg("--image").arg(format!("{image}=oci-archive:{}", self.cluster.archive(image).display()));
+        }
+        self.cluster.feed(&mut generate, yaml)
     }
 
     /// An object, or nothing when there is none.

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cri;
+mod pods;
 mod runc;
+mod talk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,19 +37,21 @@ fn main() {
     });
     // Two pod VMs keep two cores busy.
     arguments.test_threads.get_or_insert(2);
-    let trials = [runc::SCENARIOS, cri::SCENARIOS].concat().into_iter().map(|(name, scenario)| {
-        let cluster = cluster.clone();
-        let trial = Trial::test(name, move || {
-            let cluster = cluster.ok_or("no cluster")?;
-            scenario(&cluster);
-            Ok(())
-        });
-        match &ignored {
-            // The reason is the test's kind, which stands before its name.
-            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
-            None => trial,
-        }
-    });
+    let trials = [runc::SCENARIOS, cri::SCENARIOS, pods::SCENARIOS, talk::SCENARIOS].concat().into_iter().map(
+        |(name, scenario)| {
+            let cluster = cluster.clone();
+            let trial = Trial::test(name, move || {
+                let cluster = cluster.ok_or("no cluster")?;
+                scenario(&cluster);
+                Ok(())
+            });
+            match &ignored {
+                // The reason is the test's kind, which stands before its name.
+                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+                None => trial,
+            }
+        },
+    );
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(cluster);
     conclusion.exit();
