@@ -117,6 +117,14 @@ impl Cluster {
         self.run.join("images").join(format!("{short}-{tag}.tar"))
     }
 
+    /// The test image with one more file under another name, in containerd. Returns the archive.
+    pub fn add_image(&self, name: &str, path: &str, content: &[u8]) -> PathBuf {
+        let archive = images::with_file(&self.run.join("images"), name, path, content);
+        let import = finish(&mut self.inside(&["ctr", "image", "import", &archive.display().to_string()]));
+        assert_eq!(import.code, 0, "{}", import.stderr);
+        archive
+    }
+
     /// A command in all of the node's namespaces.
     pub fn inside(&self, command: &[&str]) -> Command {
         let mut inside = Command::new(self.run.join("in"));
@@ -233,7 +241,8 @@ fn node_files(overlay: &Path) -> std::io::Result<()> {
 /// Names of the shim by which containerd finds it.
 fn shim_links(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let shim = root().join("target/x86_64-unknown-linux-gnu/release/containerd-shim-belljar-v2");
+    let shim = program("containerd-shim-belljar-v2");
+    std::fs::copy(scripts().join("hostile-shim.sh"), directory.join("containerd-shim-belljar-hostile-v2"))?;
     for name in ["belljar", "belljar-snp", "belljar-tdx", "belljar-software"] {
         std::os::unix::fs::symlink(&shim, directory.join(format!("containerd-shim-{name}-v2")))?;
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use belljar_e2e::images::{busybox_base, file};
+use belljar_e2e::images::{busybox_base, bytes, file};
 use belljar_e2e::programs::program;
 use belljar_image::{PackConfig, PackContent, PackEntry, pack};
 use serde_json::Value;
@@ -47,17 +47,8 @@ const APPLETS: [&str; 24] = [
 pub fn write_all(directory: &Path) -> Vec<(&'static str, PathBuf)> {
     std::fs::create_dir_all(directory).expect("a directory");
     let probe = program("belljar-probe");
-    let link = |name: &str| PackEntry {
-        path: format!("/bin/{name}"),
-        content: PackContent::Symlink("busybox".to_owned()),
-        mode: 0o777,
-        uid: 0,
-        gid: 0,
-    };
-    let mut base = busybox_base();
-    base.extend(APPLETS.map(link));
-    base.push(file("/bin/probe", &probe, 0o755));
-    let other = vec![belljar_e2e::images::bytes("/data/version", b"2\n", 0o644)];
+    let base = base(&probe);
+    let other = vec![bytes("/data/version", b"2\n", 0o644)];
     let shell = PackConfig { cmd: vec!["/bin/sh".to_owned()], ..PackConfig::default() };
     let pause = PackConfig { entrypoint: vec!["/pause".to_owned(), "pause".to_owned()], ..PackConfig::default() };
     [
@@ -68,6 +59,26 @@ pub fn write_all(directory: &Path) -> Vec<(&'static str, PathBuf)> {
     .into_iter()
     .map(|(name, layers, config)| (name, archive(directory, name, &layers, &config)))
     .collect()
+}
+
+/// The test image with one more file, in a layer of its own.
+pub fn with_file(directory: &Path, name: &str, path: &str, content: &[u8]) -> PathBuf {
+    let layers = [base(&program("belljar-probe")), vec![bytes(path, content, 0o644)]];
+    archive(directory, name, &layers, &PackConfig { cmd: vec!["/bin/sh".to_owned()], ..PackConfig::default() })
+}
+
+fn base(probe: &Path) -> Vec<PackEntry> {
+    let link = |name: &str| PackEntry {
+        path: format!("/bin/{name}"),
+        content: PackContent::Symlink("busybox".to_owned()),
+        mode: 0o777,
+        uid: 0,
+        gid: 0,
+    };
+    let mut base = busybox_base();
+    base.extend(APPLETS.map(link));
+    base.push(file("/bin/probe", probe, 0o755));
+    base
 }
 
 /// Packs one image and writes it as an archive: the layout in a tar, and the full name where containerd looks for it.

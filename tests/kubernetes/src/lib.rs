@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod containerd;
 pub mod cri;
 pub mod images;
+pub mod node;
 pub mod space;
 
 /// Messages of the container runtime interface, generated from `proto/cri.proto`.

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod cri;
+mod faults;
+mod hostile;
 mod pods;
 mod runc;
 mod talk;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use belljar_kubernetes_tests::cluster::{Cluster, MISSING, RUN, missing};
 use libtest_mimic::{Arguments, Trial};
@@ -37,21 +39,28 @@ fn main() {
     });
     // Two pod VMs keep two cores busy.
     arguments.test_threads.get_or_insert(2);
-    let trials = [runc::SCENARIOS, cri::SCENARIOS, pods::SCENARIOS, talk::SCENARIOS].concat().into_iter().map(
-        |(name, scenario)| {
-            let cluster = cluster.clone();
-            let trial = Trial::test(name, move || {
-                let cluster = cluster.ok_or("no cluster")?;
-                scenario(&cluster);
-                Ok(())
-            });
-            match &ignored {
-                // The reason is the test's kind, which stands before its name.
-                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
-                None => trial,
-            }
-        },
-    );
+    // Under nextest, .config/nextest.toml keeps the others away meanwhile.
+    let gate = Arc::new(RwLock::new(()));
+    let alone = faults::ALONE.iter().map(|(name, scenario)| (*name, *scenario, true));
+    let scenarios =
+        [runc::SCENARIOS, cri::SCENARIOS, pods::SCENARIOS, talk::SCENARIOS, faults::SCENARIOS, hostile::SCENARIOS];
+    let together = scenarios.concat().into_iter().map(|(name, scenario)| (name, scenario, false));
+    let trials = together.chain(alone).map(|(name, scenario, alone)| {
+        let (cluster, gate) = (cluster.clone(), gate.clone());
+        let trial = Trial::test(name, move || {
+            // A failed test poisons nothing.
+            let _all = alone.then(|| gate.write().unwrap_or_else(PoisonError::into_inner));
+            let _one = (!alone).then(|| gate.read().unwrap_or_else(PoisonError::into_inner));
+            let cluster = cluster.ok_or("no cluster")?;
+            scenario(&cluster);
+            Ok(())
+        });
+        match &ignored {
+            // The reason is the test's kind, which stands before its name.
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
+    });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(cluster);
     conclusion.exit();
