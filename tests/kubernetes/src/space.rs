@@ -64,7 +64,7 @@ impl<'a> Space<'a> {
         assert_eq!(done.code, 0, "kubectl apply: {}\n{yaml}", done.stderr);
     }
 
-    /// What a user does: puts contracts into a manifest, with `belljar contract generate`, and applies the result, which is returned.
+    /// What a user does: `belljar apply`. The broker knows the contracts then. Returns the manifest as it was applied.
     pub fn deploy(&self, yaml: &str) -> String {
         self.deploy_with(yaml, &[])
     }
@@ -76,26 +76,40 @@ impl<'a> Space<'a> {
         sealed
     }
 
-    /// The manifest with contracts in it; every pod has the RuntimeClass of these tests.
+    /// The manifest with contracts in it, which the broker knows; it is not applied. Every pod has the RuntimeClass of these tests.
     pub fn seal(&self, yaml: &str, options: &[&str]) -> String {
         if class() != CLASS {
             return yaml.replace(&format!("runtimeClassName: {CLASS}"), &format!("runtimeClassName: {}", class()));
         }
-        let done = self.try_seal(yaml, options);
-        assert_eq!(done.code, 0, "belljar contract generate: {}\n{yaml}", done.stderr);
-        done.stdout
+        // In the place of kubectl: what `belljar apply` would apply.
+        let place = tempfile::tempdir().expect("a directory");
+        let (kubectl, sealed) = (place.path().join("kubectl"), place.path().join("sealed.yaml"));
+        let script = format!("#!/bin/sh\ncase \" $* \" in *' apply '*) cat >{} ;; esac\n", sealed.display());
+        std::fs::write(&kubectl, script).expect("a file");
+        std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+        let mut apply = self.cluster.belljar();
+        apply.env("BELLJAR_KUBECTL", &kubectl).args(["apply", "-f", "-", "--no-wait", "--allow-software-tee"]);
+        apply.arg("--broker-token").arg(self.cluster.path("broker.token"));
+        self.manifest_options(&mut apply, yaml, options);
+        let done = self.cluster.feed(&mut apply, yaml);
+        assert_eq!(done.code, 0, "belljar apply: {}\n{yaml}", done.stderr);
+        std::fs::read_to_string(&sealed).unwrap_or_else(|e| panic!("nothing was applied: {e}\n{}", done.stderr))
     }
 
     /// `belljar contract generate` with this manifest.
-    pub fn try_seal(&self, yaml: &str, options: &[&str]) -> Finished {
-        let broker = self.cluster.broker_url();
+    pub fn generate(&self, yaml: &str, options: &[&str]) -> Finished {
         let mut generate = self.cluster.belljar();
-        generate.args(["contract", "generate", "-f", "-", "--keep-image-names", "--broker", &broker]);
-        generate.args(["--namespace", &self.name, "--runtime-class", CLASS]).args(options);
-        for image in [PROBE, OTHER].iter().filter(|image| yaml.contains(**image)) {
-            generate.arg("--image").arg(format!("{image}=oci-archive:{}", self.cluster.archive(image).display()));
-        }
+        generate.args(["contract", "generate", "-f", "-"]);
+        self.manifest_options(&mut generate, yaml, options);
         self.cluster.feed(&mut generate, yaml)
+    }
+
+    fn manifest_options(&self, command: &mut Command, yaml: &str, options: &[&str]) {
+        command.args(["--keep-image-names", "--broker", &self.cluster.broker_url()]);
+        command.args(["--namespace", &self.name, "--runtime-class", CLASS]).args(options);
+        for image in [PROBE, OTHER].iter().filter(|image| yaml.contains(**image)) {
+            command.arg("--image").arg(format!("{image}=oci-archive:{}", self.cluster.archive(image).display()));
+        }
     }
 
     /// An object, or nothing when there is none.
