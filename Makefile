@@ -32,7 +32,7 @@ demo: ## the whole way on a laptop: a real image, attested, its secret, four att
 
 test: ## unit, property, end-to-end tests in real pod VMs
 	@tools/deps.sh test
-	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e -p belljar-kubernetes-tests
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e -p belljar-shim -p belljar-kubernetes-tests
 	tools/prepare-tests.sh > target/test.env
 	source target/test.env; cargo nextest run --workspace --locked --run-ignored only -E 'package(belljar-agent) + package(belljar-cli) + package(belljar-page) + package(belljar-rcar)'
 	$(BIN)/belljar-test-cluster up > target/cluster.env

@@ -142,7 +142,8 @@ pub(crate) fn read(
         let files = volumes.get(&mount.volume);
         matches!(files, Some(Volume::Host { files, .. }) if files.values().any(|file| file.kind == HostType::Token))
     });
-    if has_token {
+    // With service links they are such links, like those of any other Service.
+    if has_token && !pod.service_links {
         for (name, kind) in API_SERVER {
             env.known.entry(name.to_owned()).or_insert(Known::Host(kind));
         }

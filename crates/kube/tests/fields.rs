@@ -573,6 +573,10 @@ fn names_and_name_resolution() {
     );
     honoured("enableServiceLinks: true", "", &["service_links = true"]);
     absent("enableServiceLinks: false", "", "service_links");
+    // A pod with a token knows the API server; with links it is one of them.
+    let token = "automountServiceAccountToken: true\nenableServiceLinks: ";
+    honoured(&format!("{token}false"), "", &[r#"KUBERNETES_SERVICE_HOST = "ip""#]);
+    absent(&format!("{token}true"), "", r#"KUBERNETES_SERVICE_HOST = "ip""#);
 }
 
 #[test]

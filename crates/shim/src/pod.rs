@@ -468,8 +468,15 @@ impl Pod {
         let Found::Task(task) = self.find(id, "")? else {
             return Err(ShimError::NotFound { what: "task", id: id.to_owned() });
         };
-        if task.container.is_none() {
+        let Some(container) = &task.container else {
             return Err(ShimError::Unimplemented("nothing can be started in a pod's sandbox: it is the VM".to_owned()));
+        };
+        // The guest would give it an empty stdin; whoever types should know.
+        let (_, bound) = self.vm()?;
+        if !stdio.stdin.is_empty() && bound.contract.containers.get(container).is_some_and(|c| !c.stdin.allowed()) {
+            return Err(ShimError::Refused(format!(
+                "stdin of container {container} is closed by the contract (stdin = deny); leave out -i, or write `stdin: true` for the container in its manifest"
+            )));
         }
         crate::bootstrap::check_id(exec).map_err(|error| ShimError::InvalidArgument(error.to_string()))?;
         task.process.check_runs()?;

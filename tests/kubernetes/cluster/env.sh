@@ -12,7 +12,7 @@ export K8S_IMAGES=${K8S_IMAGES:-}
 export K8S_EXTRA=${K8S_EXTRA:-}
 # Folders in front of PATH: where containerd finds containerd-shim-NAME-v2.
 export K8S_PATH=${K8S_PATH:-}
-# Manifest applied at the end: RuntimeClasses.
+# Manifests applied at the end, separated by spaces: RuntimeClasses.
 export K8S_MANIFEST=${K8S_MANIFEST:-}
 # Folder whose top folders are bound over the same paths of the node: etc/belljar, var/lib/belljar ... (see node.sh).
 export K8S_OVERLAY=${K8S_OVERLAY:-}

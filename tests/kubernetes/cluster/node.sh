@@ -96,7 +96,8 @@ tlsCertFile: $pki/kubelet.crt
 tlsPrivateKeyFile: $pki/kubelet.key
 cgroupDriver: cgroupfs
 failSwapOn: false
-evictionHard: {memory.available: 50Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}
+# Only what is really at the end: the disk is shared with builds.
+evictionHard: {memory.available: 50Mi, nodefs.available: 64Mi, nodefs.inodesFree: 1%, imagefs.available: 64Mi}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 maxOpenFiles: 20000

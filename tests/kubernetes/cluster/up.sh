@@ -81,5 +81,5 @@ if [ -n "$K8S_IMAGES" ]; then
 fi
 until_ok "API server" kubectl get --raw /readyz
 until_ok "default service account" kubectl get serviceaccount default
-[ -z "$K8S_MANIFEST" ] || kubectl apply -f "$K8S_MANIFEST" >"$K8S_RUN/log/manifest.log"
+for manifest in $K8S_MANIFEST; do kubectl apply -f "$manifest" >>"$K8S_RUN/log/manifest.log"; done
 until_ok "node $NODE ready" kubectl wait --for=condition=Ready node/$NODE --timeout=1s

@@ -50,11 +50,13 @@ impl Cluster {
         let overlay = staging.path().join("overlay");
         node_files(&overlay).map_err(|e| format!("cannot prepare the node's files: {e}"))?;
         shim_links(&shims).map_err(|e| format!("cannot link the shim: {e}"))?;
+        let classes = [root().join("deploy/base/runtimeclasses.yaml"), scripts().join("classes.yaml")];
+        let manifests = classes.map(|path| path.display().to_string()).join(" ");
         let mut up = Command::new(scripts().join("up.sh"));
         up.env("K8S_RUN", run)
             .env("K8S_IMAGES", staging.path().join("images"))
             .env("K8S_EXTRA", scripts().join("handlers.toml"))
-            .env("K8S_MANIFEST", scripts().join("classes.yaml"))
+            .env("K8S_MANIFEST", manifests)
             .env("K8S_OVERLAY", &overlay)
             .env("K8S_PATH", run.join("shims"))
             .stdin(Stdio::null())
@@ -74,6 +76,12 @@ impl Cluster {
         for (_, archive) in archives {
             let name = archive.file_name().unwrap_or_default();
             std::fs::copy(&archive, run.join("images").join(name)).map_err(|e| e.to_string())?;
+        }
+        // What the installer writes on a node that has no TEE and may run pods without protection.
+        let label =
+            finish(&mut cluster.kubectl(&["label", "node", "node1", "runtime.belljar.dev/belljar-software=true"]));
+        if label.code != 0 {
+            return Err(label.stderr);
         }
         cluster.start_broker()?;
         Ok(cluster)

@@ -70,10 +70,9 @@ spec:
 fn thirty(cluster: &Cluster) {
     let space = Space::new(cluster, "thirty");
     let mut sandboxes = Vec::new();
-    let sealed = space.seal(&server("NAME"), &[]);
     for n in 0..30 {
         let name = format!("pod-{n}");
-        space.apply(&sealed.replace("name: NAME", &format!("name: {name}")));
+        space.deploy(&server(&name));
         space.wait_ready(&name);
         sandboxes.extend(node::sandboxes(cluster, "thirty", &name));
         space.must(&["delete", "pod", &name, "--grace-period=1", "--wait=false"]);
@@ -157,7 +156,7 @@ fn full_disk(cluster: &Cluster) {
     // The pod's own image, which has to be prepared on this node, where no byte is free.
     let full = node::FullStore::new(cluster);
     space.deploy(&server("cramped"));
-    space.wait_event("cramped", "No space left on device");
+    space.wait_event("cramped", "no space left for layer images in /var/lib/belljar/store");
     drop(full);
     space.wait_ready("cramped");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use belljar_e2e::programs::{finish, wait};
 use belljar_kubernetes_tests::cluster::Cluster;
 use belljar_kubernetes_tests::images::PROBE;
-use belljar_kubernetes_tests::space::{CLASS, Space, text_of};
+use belljar_kubernetes_tests::space::{CLASS, Space, class, text_of};
 
 pub(crate) const SCENARIOS: &[super::Scenario] = &[
     ("service_between_two_pods", service),
@@ -153,33 +153,42 @@ metadata:
       cat
       tar cf - /tmp/copied
       tar -xmf - -C /tmp
+    belljar.dev/exec.closed: cat
 spec:
   runtimeClassName: {CLASS}
   terminationGracePeriodSeconds: 1
-  containers: [{{name: main, image: {PROBE}, command: [sleep, "300"]}}]
+  containers: [{{name: main, image: {PROBE}, command: [sleep, "300"], stdin: true}}, {{name: closed, image: {PROBE}, command: [sleep, "300"]}}]
 "#
     ));
     space.wait_ready("shell");
     // util-linux's script gives kubectl a terminal of 24 lines and 80 columns.
     let kubectl = cluster.path("kubectl").display().to_string();
     let line = format!(
-        "stty rows 24 cols 80; {kubectl} -n exec exec -it shell -- sh -c 'test -t 0 && echo terminal; until stty size 2>/dev/null | grep 24; do sleep 0.1; done; exit 5'"
+        "stty rows 24 cols 80; {kubectl} -n exec exec -it shell -c main -- sh -c 'test -t 0 && echo terminal; until stty size 2>/dev/null | grep 24; do sleep 0.1; done; exit 5'"
     );
     let terminal = finish(std::process::Command::new("script").args(["-qec", &line, "/dev/null"]));
     assert_eq!(terminal.code, 5, "{}", terminal.stdout);
-    assert!(terminal.stdout.contains("terminal\r\n") && terminal.stdout.contains("24 80\r\n"), "{:?}", terminal.stdout);
-    let pipe = space.run(&["exec", "shell", "--", "sh", "-c", "test -t 0 || echo pipe; exit 6"]);
+    assert!(terminal.stdout.contains("terminal") && terminal.stdout.contains("24 80\r\n"), "{:?}", terminal.stdout);
+    let pipe = space.run(&["exec", "shell", "-c", "main", "--", "sh", "-c", "test -t 0 || echo pipe; exit 6"]);
     assert_eq!((pipe.code, pipe.stdout.as_str()), (6, "pipe\n"), "{}", pipe.stderr);
     let much = "line of text\n".repeat(50_000);
-    let echoed = cluster.feed(&mut space.kubectl(&["exec", "-i", "shell", "--", "cat"]), &much);
+    let echoed = cluster.feed(&mut space.kubectl(&["exec", "-i", "shell", "-c", "main", "--", "cat"]), &much);
     assert!(echoed.code == 0 && echoed.stdout == much, "{} bytes came back: {}", echoed.stdout.len(), echoed.stderr);
+
+    if class() == CLASS {
+        let closed = cluster.feed(&mut space.kubectl(&["exec", "-i", "shell", "-c", "closed", "--", "cat"]), "text");
+        assert!(
+            closed.code != 0 && closed.stderr.contains("stdin of container closed is closed by the contract"),
+            "{closed:?}"
+        );
+    }
 
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("copied");
     std::fs::write(&file, &much).unwrap();
-    space.must(&["cp", &file.display().to_string(), "shell:/tmp/copied"]);
+    space.must(&["cp", "-c", "main", &file.display().to_string(), "shell:/tmp/copied"]);
     let back = place.path().join("back");
-    space.must(&["cp", "shell:/tmp/copied", &back.display().to_string()]);
+    space.must(&["cp", "-c", "main", "shell:/tmp/copied", &back.display().to_string()]);
     assert!(std::fs::read_to_string(&back).unwrap() == much);
 }
 
