@@ -75,9 +75,11 @@ impl<'a> Containerd<'a> {
         }
     }
 
-    /// What it wrote.
+    /// The last lines that it wrote.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        let text = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     fn socket(&self) -> PathBuf {

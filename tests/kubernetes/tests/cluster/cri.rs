@@ -2,43 +2,77 @@
 
 use belljar_e2e::programs::root;
 use belljar_kubernetes_tests::cluster::Cluster;
-use belljar_kubernetes_tests::conformance::observe;
+use belljar_kubernetes_tests::conformance::{DEAF, EXECS, MAIN, QUICK, observe};
 use belljar_kubernetes_tests::containerd::{Containerd, Version};
+use belljar_kubernetes_tests::images::PROBE;
+use belljar_kubernetes_tests::space::{CLASS, Space};
+use serde_json::{Value, json};
 
-pub(crate) const SCENARIOS: &[super::Scenario] = &[("cri_of_runc", runc), ("cri_of_runc_containerd_2", runc_2)];
-
-fn runc(cluster: &Cluster) {
-    check(cluster, "runc", Version::System, 1);
-}
-
-fn runc_2(cluster: &Cluster) {
-    check(cluster, "runc", Version::Two, 2);
-}
+pub(crate) const SCENARIOS: &[super::Scenario] = &[
+    ("cri_of_runc", |cluster| check(cluster, "runc", Version::System)),
+    ("cri_of_belljar", |cluster| check(cluster, CLASS, Version::System)),
+    ("cri_of_runc_containerd_2", |cluster| check(cluster, "runc", Version::Two)),
+    ("cri_of_belljar_containerd_2", |cluster| check(cluster, CLASS, Version::Two)),
+];
 
 /// Makes the calls and compares them with a column of the table.
-fn check(cluster: &Cluster, handler: &str, version: Version, column: usize) {
-    let containerd = Containerd::start(cluster, &format!("{handler}-{column}"), version);
-    let seen = observe(&containerd.cri(), handler, &[], &containerd.logs());
+fn check(cluster: &Cluster, handler: &str, version: Version) {
+    let number = if version == Version::System { 1 } else { 2 };
+    let containerd = Containerd::start(cluster, &format!("{handler}-{number}"), version);
+    let annotations = if handler == CLASS { annotations(cluster, number) } else { Vec::new() };
+    let seen = observe(&containerd.cri(), handler, &annotations, &containerd.logs());
     let seen: Vec<String> = seen.iter().map(|(call, what)| format!("{call}: {what}")).collect();
-    let written = table(column);
+    // Columns that a cell may be empty for, the nearest first.
+    let columns: &[usize] = match (handler == CLASS, version) {
+        (false, Version::System) => &[1],
+        (true, Version::System) => &[2, 1],
+        (false, Version::Two) => &[3, 1],
+        (true, Version::Two) => &[4, 3, 1],
+    };
+    let written = table(columns);
     assert!(written.len() > 40, "{written:?}");
-    let differences: Vec<String> = written
-        .iter()
-        .zip(&seen)
-        .filter(|(written, seen)| written != seen)
-        .map(|(written, seen)| format!("docs/cri.md has {written}\n  now it is {seen}"))
-        .collect();
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    let both = written.iter().zip(&seen).filter(|(written, seen)| written != seen);
+    let differences: Vec<String> =
+        both.map(|(written, seen)| format!("docs/cri.md has {written}\n  now it is {seen}")).collect();
+    assert!(differences.is_empty(), "{}\n{}", differences.join("\n"), containerd.log());
     assert_eq!(written.len(), seen.len());
 }
 
-/// A column of the table, empty cells filled from the left.
-fn table(column: usize) -> Vec<String> {
+/// The annotations of a pod whose contract allows what the calls do.
+fn annotations(cluster: &Cluster, number: u32) -> Vec<(String, String)> {
+    let space = Space::new(cluster, &format!("conformance-{number}"));
+    let commands: Vec<String> = EXECS
+        .iter()
+        .map(|command| command.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "))
+        .collect();
+    let container = |name: &str, command: &[&str]| json!({"name": name, "image": PROBE, "command": command});
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "conformance", "annotations": {"belljar.dev/exec.main": commands.join("\n")}},
+        "spec": {
+            "runtimeClassName": CLASS,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "containers": [container("main", &MAIN), container("quick", &QUICK), container("deaf", &DEAF)],
+        },
+    });
+    let sealed = space.seal(&pod.to_string(), &[]);
+    let mut json = space.kubectl(&["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"]);
+    let json = cluster.feed(&mut json, &sealed);
+    assert_eq!(json.code, 0, "{}", json.stderr);
+    let pod: Value = serde_json::from_str(&json.stdout).unwrap();
+    let all = pod["metadata"]["annotations"].as_object().unwrap();
+    all.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+}
+
+/// A column of the table; an empty cell is filled from the next of these columns.
+fn table(columns: &[usize]) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("docs/cri.md")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
     let rows = rows.map(|line| line.trim_matches('|').split(" |").map(str::trim).collect::<Vec<_>>());
     rows.map(|cells| {
-        let what = cells[1..=column].iter().rev().find(|cell| !cell.is_empty()).unwrap();
+        let what = columns.iter().map(|column| cells[*column]).find(|cell| !cell.is_empty()).unwrap();
         format!("{}: {what}", cells[0])
     })
     .collect()

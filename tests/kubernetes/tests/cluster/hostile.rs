@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use belljar_e2e::programs::finish;
 use belljar_kubernetes_tests::cluster::Cluster;
-use belljar_kubernetes_tests::images::PROBE;
+use belljar_kubernetes_tests::images::{OTHER, PROBE};
 use belljar_kubernetes_tests::space::{CLASS, Space, text_of};
 
 pub(crate) const SCENARIOS: &[super::Scenario] = &[
@@ -15,6 +16,8 @@ pub(crate) const SCENARIOS: &[super::Scenario] = &[
     ("hostile_value_outside_its_type", value),
     ("hostile_configmap", configmap),
     ("hostile_layer", layer),
+    ("hostile_image_under_the_same_name", image),
+    ("hostile_swap_of_contracts", swap),
 ];
 
 const HOSTILE: &str = "belljar-hostile";
@@ -245,4 +248,52 @@ fn layer(cluster: &Cluster) {
         (said.contains("layer") || said.contains("verity")).then_some(())
     });
     assert_eq!(space.run(&["logs", "changed"]).stdout.matches("of this image only").count(), 0);
+}
+
+/// The name points to another image on this node.
+fn image(cluster: &Cluster) {
+    let space = Space::new(cluster, "hostile-image");
+    let name = "registry.local/renamed:1";
+    let archive = cluster.add_image(name, "/data/mine", b"mine\n");
+    let option = format!("{name}=oci-archive:{}", archive.display());
+    let pod = |pod: &str| simple(pod, "").replace(PROBE, name).replace("echo main", "cat /data/mine; echo end");
+    space.deploy_with(&pod("before"), &["--image", &option]);
+    assert_eq!(logs(&space, "before", "end"), "mine\nend\n");
+    let tagged = cluster.shell(&format!("ctr image tag --force {OTHER} {name}"));
+    assert_eq!(tagged.code, 0, "{}", tagged.stderr);
+    // What runs is what the contract's digests say, or nothing; never the other image.
+    space.deploy_with(&pod("after"), &["--image", &option]);
+    assert_eq!(logs(&space, "after", "end"), "mine\nend\n");
+}
+
+/// Two pods of one user; the cluster gives each the other's contract.
+fn swap(cluster: &Cluster) {
+    let space = Space::new(cluster, "hostile-swap");
+    let (first, second) = (simple("first", ""), simple("second", "").replace("echo main", "echo other"));
+    let (first, second) = (space.seal(&first, &[]), space.seal(&second, &[]));
+    space.apply(&first);
+    // The second pod's name and labels with the first one's contract.
+    let value = |sealed: &str| {
+        let lines: Vec<&str> = sealed.lines().filter(|line| line.contains("cc_init_data")).collect();
+        assert_eq!(lines.len(), 1, "{sealed}");
+        lines[0].split_once(": ").expect("a value").1.to_owned()
+    };
+    space.apply(&second.replace(&value(&second), &value(&first)));
+    for pod in ["first", "second"] {
+        space.wait_ready(pod);
+    }
+    let place = tempfile::tempdir().unwrap();
+    let verify = |pod: &str, sealed: &str| {
+        let file = place.path().join(format!("{pod}.yaml"));
+        std::fs::write(&file, sealed).unwrap();
+        let root = belljar_e2e::workplace::shared_data().join("softtee/v1/ark.der");
+        let mut verify = cluster.belljar();
+        verify.args(["verify", &format!("pod/{pod}"), "--namespace", &space.name, "--allow-software-tee", "--file"]);
+        finish(verify.arg(&file).arg("--software-root").arg(root))
+    };
+    let honest = verify("first", &first);
+    assert_eq!(honest.code, 0, "{}{}", honest.stdout, honest.stderr);
+    let swapped = verify("second", &second);
+    assert_eq!(swapped.code, 1, "{}{}", swapped.stdout, swapped.stderr);
+    assert!(swapped.stdout.contains("echo other"), "{}{}", swapped.stdout, swapped.stderr);
 }
