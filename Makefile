@@ -40,10 +40,11 @@ test: ## unit, property, end-to-end tests in real pod VMs
 
 bench: ## speed as ratios against bare QEMU, in one run (BENCH="-n 9")
 	@tools/deps.sh
-	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e
+	cargo build --release --locked -p belljar-agent -p belljar-cli -p fraud-scoring -p belljar-e2e -p belljar-shim -p belljar-kubernetes-tests
 	cargo build --release --locked -p belljar-guest-image --example bare_init
 	tools/prepare-tests.sh > target/test.env
 	$(BIN)/belljar-bench $(BENCH)
+	$(BIN)/belljar-kubernetes-bench $$(grep -oE -- '-n [0-9]+' <<<"$(BENCH)" || true)
 
 fuzz: ## long fuzzing of every parser (SECONDS_EACH=600)
 	fuzz/run.sh $${SECONDS_EACH:-600}

@@ -82,7 +82,8 @@ impl<'a> Containerd<'a> {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("run/containerd.sock")
     }
 

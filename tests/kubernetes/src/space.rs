@@ -96,6 +96,17 @@ impl<'a> Space<'a> {
         std::fs::read_to_string(&sealed).unwrap_or_else(|e| panic!("nothing was applied: {e}\n{}", done.stderr))
     }
 
+    /// The annotations of a pod, given as JSON, with its contract, which the broker knows.
+    pub fn annotations(&self, pod: &Value) -> Vec<(String, String)> {
+        let sealed = self.seal(&pod.to_string(), &[]);
+        let mut json = self.kubectl(&["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"]);
+        let json = self.cluster.feed(&mut json, &sealed);
+        assert_eq!(json.code, 0, "{}", json.stderr);
+        let pod: Value = serde_json::from_str(&json.stdout).expect("kubectl prints JSON");
+        let all = pod["metadata"]["annotations"].as_object().expect("the contract is an annotation");
+        all.iter().map(|(name, value)| (name.clone(), text_of(value).to_owned())).collect()
+    }
+
     /// `belljar contract generate` with this manifest.
     pub fn generate(&self, yaml: &str, options: &[&str]) -> Finished {
         let mut generate = self.cluster.belljar();

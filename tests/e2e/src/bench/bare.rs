@@ -32,6 +32,11 @@ impl Bare {
     pub fn like(pod_qemu: u32, directory: &Path) -> Result<Self, Trouble> {
         let line = std::fs::read(format!("/proc/{pod_qemu}/cmdline")).doing("read the pod's QEMU command line")?;
         let words: Vec<OsString> = line.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+        Self::with(&words, directory)
+    }
+
+    /// Like a QEMU that was given these words; the initrd is written to `directory`.
+    pub fn with(words: &[OsString], directory: &Path) -> Result<Self, Trouble> {
         let value = |option: &str| {
             let at = words.iter().position(|word| word == option);
             let value = at.and_then(|at| words.get(at.saturating_add(1))).cloned();

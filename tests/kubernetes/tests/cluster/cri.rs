@@ -6,7 +6,7 @@ use belljar_kubernetes_tests::conformance::{DEAF, EXECS, MAIN, QUICK, observe};
 use belljar_kubernetes_tests::containerd::{Containerd, Version};
 use belljar_kubernetes_tests::images::PROBE;
 use belljar_kubernetes_tests::space::{CLASS, Space};
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(crate) const SCENARIOS: &[super::Scenario] = &[
     ("cri_of_runc", |cluster| check(cluster, "runc", Version::System)),
@@ -57,13 +57,7 @@ fn annotations(cluster: &Cluster, number: u32) -> Vec<(String, String)> {
             "containers": [container("main", &MAIN), container("quick", &QUICK), container("deaf", &DEAF)],
         },
     });
-    let sealed = space.seal(&pod.to_string(), &[]);
-    let mut json = space.kubectl(&["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"]);
-    let json = cluster.feed(&mut json, &sealed);
-    assert_eq!(json.code, 0, "{}", json.stderr);
-    let pod: Value = serde_json::from_str(&json.stdout).unwrap();
-    let all = pod["metadata"]["annotations"].as_object().unwrap();
-    all.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    space.annotations(&pod)
 }
 
 /// A column of the table; an empty cell is filled from the next of these columns.
