@@ -56,6 +56,18 @@ impl Cgroup {
 
     fn create_in(hierarchies: &[PathBuf], cgroups_path: &str) -> Result<Self, CgroupError> {
         let path = relative(cgroups_path)?;
+        // Without a kubelet, containerd puts pods below a folder with its namespace's name, which is the runtime's to make and stays. A pod's
+        // own folder is the kubelet's: where it is gone, so is the pod.
+        if let Some(parent) = path.parent().filter(|parent| parent.components().count() == 1)
+            && !hierarchies.iter().any(|hierarchy| hierarchy.join(parent).is_dir())
+        {
+            for hierarchy in hierarchies {
+                let folder = hierarchy.join(parent);
+                if fs::create_dir(&folder).is_ok() {
+                    inherit_cpuset(hierarchy, &folder);
+                }
+            }
+        }
         let mut folders = Vec::new();
         for hierarchy in hierarchies {
             let folder = hierarchy.join(&path);
@@ -218,6 +230,19 @@ mod tests {
 broken";
         let expected: Vec<PathBuf> = vec!["/sys/fs/cgroup/cpu".into(), "/sys/fs/cgroup/unified".into()];
         assert_eq!(hierarchies(mounts), expected);
+    }
+
+    #[test]
+    fn the_folder_of_a_namespace_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let hierarchies = ["cpu", "memory"].map(|name| dir.path().join(name));
+        for hierarchy in &hierarchies {
+            fs::create_dir_all(hierarchy).unwrap();
+        }
+        let cgroup = Cgroup::create_in(&hierarchies, "/k8s.io/abc").unwrap();
+        assert_eq!(cgroup.folders(), hierarchies.each_ref().map(|hierarchy| hierarchy.join("k8s.io/abc")));
+        let error = Cgroup::create_in(&hierarchies, "/k8s.io/pod1/abc").unwrap_err();
+        assert!(matches!(error, CgroupError::NoParent { .. }), "{error}");
     }
 
     #[test]
