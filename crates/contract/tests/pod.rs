@@ -338,12 +338,16 @@ fn variables_that_decide_what_is_loaded_or_trusted_stay_with_the_contract() {
     let expected =
         "`containers.web.env_from_host.MODE` conflicts with `containers.web.env.MODE`: the value is fixed already";
     assert_eq!(refused(line, "MODE = \"ip\""), expected);
-    let why = "the host may give it as a Service's variable already, with another type";
-    let expected =
-        format!("`containers.web.env_from_host.DB_PORT` conflicts with `containers.web.service_links`: {why}");
-    assert_eq!(refused(line, "DB_PORT = \"integer\""), expected);
-    let without = with(line, "DB_PORT = \"integer\"").replace("service_links = true\n", "");
-    Contract::parse(&without).unwrap();
+    // A variable that is named is of the type that stands there, also where its name is one of a Service.
+    let named = accepted(line, "DB_PORT = \"integer\"");
+    let value = |value: &str| {
+        let values = [("DB_PORT", value), ("NODE_NAME", "n")];
+        oci_spec(&named, "web", &host(&values, Some("web-0"))).map(drop)
+    };
+    assert_eq!(value("-1"), Ok(()));
+    let reason = HostValueError { expected: "an integer in decimal digits".into(), found: "tcp://10.0.0.1:80".into() };
+    let refused_value = ContractError::HostValue { container: "web".into(), name: "DB_PORT".into(), reason };
+    assert_eq!(value("tcp://10.0.0.1:80"), Err(refused_value));
     let names = "expected names of 1 to 256 printable ASCII characters without '='";
     assert_eq!(refused(line, "\"A=B\" = \"ip\""), format!("`containers.web.env_from_host` is \"A=B\", {names}"));
 }

@@ -2,7 +2,7 @@
 
 use super::{check_text, conflict, count, malformed};
 use crate::error::ContractError;
-use crate::host_value::{is_sha256, service_link_type};
+use crate::host_value::is_sha256;
 use crate::model::{Container, HostType, MAX_ENV, MAX_TEXT, MAX_VOLUMES};
 
 /// Beginnings of names that only the dynamic linker, the C library or an interpreter reads.
@@ -117,10 +117,6 @@ impl Container {
             }
             if let Some(why) = not_delegable(name) {
                 return Err(ContractError::NotDelegable { key: at, why });
-            }
-            if self.service_links && service_link_type(name).is_some() {
-                let why = "the host may give it as a Service's variable already, with another type";
-                return Err(conflict(at, format!("{key}.service_links"), why));
             }
         }
         Ok(())
