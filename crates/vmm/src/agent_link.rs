@@ -5,13 +5,19 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, split};
+use tokio::sync::mpsc;
 
 /// Most bytes of an answer: a chunk of output with what protobuf adds.
 pub const MAX_ANSWER: u32 = 128 * 1024;
+
+/// Most bytes of calls that the guest has not taken; then the connection fails. It is far more than callers who wait for
+/// their answers have at one time.
+const MAX_WAITING: usize = 32 << 20;
 
 const HEADER: usize = 10;
 const RESPONSE: u8 = 2;
@@ -27,24 +33,45 @@ impl Fault {
 }
 
 /// A stream whose incoming bytes must be ttrpc answers of bounded length; else reading it fails for good.
+///
+/// Writing never waits: ttrpc gives a connection up when a call is dropped, or runs out of time, in the middle of its frame,
+/// and with it all other calls. What the guest has not taken yet waits in memory, at most [`MAX_WAITING`].
 #[derive(Debug)]
 pub(crate) struct AgentLink<S> {
-    stream: S,
+    read: ReadHalf<S>,
+    write: mpsc::UnboundedSender<Vec<u8>>,
+    /// Bytes in `write`.
+    waiting: Arc<AtomicUsize>,
     frames: Frames,
     fault: Fault,
 }
 
-impl<S> AgentLink<S> {
+impl<S: AsyncRead + AsyncWrite + Send + 'static> AgentLink<S> {
+    /// Needs the runtime.
     pub fn new(stream: S) -> (Self, Fault) {
         let fault = Fault::default();
-        (Self { stream, frames: Frames::default(), fault: fault.clone() }, fault)
+        let (read, mut to_guest) = split(stream);
+        let (write, mut calls) = mpsc::unbounded_channel::<Vec<u8>>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        tokio::spawn({
+            let waiting = waiting.clone();
+            async move {
+                while let Some(bytes) = calls.recv().await {
+                    if to_guest.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                    waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+                }
+            }
+        });
+        (Self { read, write, waiting, frames: Frames::default(), fault: fault.clone() }, fault)
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for AgentLink<S> {
+impl<S: AsyncRead> AsyncRead for AgentLink<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.read).poll_read(cx, buf))?;
         let this = self.get_mut();
         if let Err(what) = this.frames.take(buf.filled().get(before..).unwrap_or_default()) {
             let what = this.fault.0.get_or_init(|| what).clone();
@@ -54,17 +81,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for AgentLink<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for AgentLink<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+impl<S> AsyncWrite for AgentLink<S> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.fetch_add(buf.len(), Ordering::Relaxed) > MAX_WAITING {
+            return Poll::Ready(Err(io::Error::other("the guest takes no calls")));
+        }
+        let sent = self.write.send(buf.to_vec()).map(|()| buf.len());
+        Poll::Ready(sent.map_err(|_| io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -124,6 +155,65 @@ mod tests {
         assert_eq!(take(&frame(3, 1, 1)), Err("no ttrpc answer: 00000003000000010100".into()));
         assert_eq!(take(&frame(3, 2, 2)), Err("no ttrpc answer: 00000003000000020200".into()));
         assert_eq!(take(b"Linux version 6"), Err("no ttrpc answer: 4c696e75782076657273".into()));
+    }
+
+    /// A guest that is slow to read, and callers that give up in the middle: the calls of others go on.
+    #[tokio::test]
+    async fn a_call_that_is_dropped_ends_no_other_call() {
+        use belljar_guest_api::api::{AgentClient, TunnelWriteRequest};
+        use tokio::io::AsyncReadExt as _;
+        let (ours, mut guest) = tokio::net::UnixStream::pair().unwrap();
+        let (link, _fault) = AgentLink::new(ours);
+        let agent =
+            AgentClient::new(ttrpc::asynchronous::Client::new(ttrpc::asynchronous::transport::Socket::new(link)));
+        let call = |data: Vec<u8>| {
+            let agent = agent.clone();
+            let request = TunnelWriteRequest { id: 1, data, ..Default::default() };
+            tokio::spawn(async move { agent.tunnel_write(ttrpc::context::Context::default(), &request).await })
+        };
+        // More than the socket holds.
+        let dropped: Vec<_> = (0..16).map(|_| call(vec![7; 60_000])).collect();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        for call in dropped {
+            call.abort();
+        }
+        let kept = call(b"kept".to_vec());
+        let answered = async {
+            let mut seen = Vec::new();
+            loop {
+                let mut head = [0; HEADER];
+                guest.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes(head[..4].try_into().unwrap());
+                let mut data = vec![0; usize::try_from(length).unwrap()];
+                guest.read_exact(&mut data).await.unwrap();
+                seen.push(data.len());
+                if memchr::memmem::find(&data, b"kept").is_some() {
+                    // An empty answer, which is a good one.
+                    let stream = u32::from_be_bytes(head[4..8].try_into().unwrap());
+                    guest.write_all(&frame(0, stream, RESPONSE)).await.unwrap();
+                    return seen;
+                }
+            }
+        };
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(20), answered).await.unwrap();
+        assert!(seen[..seen.len() - 1].iter().all(|length| *length > 60_000), "{seen:?}");
+        kept.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_takes_nothing_does_not_fill_the_host() {
+        let (ours, _guest) = tokio::net::UnixStream::pair().unwrap();
+        let (mut link, _fault) = AgentLink::new(ours);
+        let chunk = vec![0; 1 << 20];
+        let mut taken = 0;
+        let error = loop {
+            match link.write_all(&chunk).await {
+                Ok(()) => taken += chunk.len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.to_string(), "the guest takes no calls");
+        assert!((MAX_WAITING..MAX_WAITING + (4 << 20)).contains(&taken), "{taken}");
     }
 
     proptest::proptest! {
