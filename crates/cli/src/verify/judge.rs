@@ -205,3 +205,6 @@ fn launch(trust: &Trust, software: bool, debug: bool, found: &[u8; 48]) -> Resul
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
+
+#[cfg(test)]
+mod tests;
