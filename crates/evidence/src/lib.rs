@@ -10,6 +10,7 @@
 //! evidence: it is reported as the flag `debug-policy` and not as a failure.
 #![forbid(unsafe_code)]
 
+mod checks;
 pub mod snp;
 mod verdict;
 

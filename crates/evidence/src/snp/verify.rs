@@ -1,7 +1,5 @@
 //! Is a report authentic? Every check is made and listed, in a fixed order, also after one has failed.
 
-use std::fmt::Display;
-
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use serde::Serialize;
 
@@ -9,7 +7,8 @@ use super::anchors::{Anchors, Root, builtin};
 use super::cert::{CertError, Certificate, Vek, VekKind};
 use super::cert_table::{CertKind, CertTable};
 use super::report::{REPORT_LEN, Report, SigningKey};
-use crate::verdict::{Check, Decision, Outcome, Verdict};
+use crate::checks::Checks;
+use crate::verdict::{Outcome, Verdict};
 
 /// Signature algorithm 1 (AMD 56860): ECDSA on P-384 with SHA-384.
 const ECDSA_P384_SHA384: u32 = 1;
@@ -97,9 +96,7 @@ pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdi
 
     let software = matches!(root, Some(Root::Software | Root::Test));
     let flags = flags(parsed.as_ref(), root);
-    let (verdict, first_failure) = checks.decide();
-    let facts = Facts { report: parsed, vek, root, valid_from, valid_to };
-    Verdict { verdict, first_failure, software, flags, checks: checks.done, facts }
+    checks.into_verdict(software, flags, Facts { report: parsed, vek, root, valid_from, valid_to })
 }
 
 /// A certificate of the chain: read, or why not.
@@ -150,28 +147,7 @@ fn find<'a>(subject: Option<&Certificate>, candidates: impl Iterator<Item = &'a 
         .ok_or_else(|| Absent::Missing(format!("no certificate of {} was given, none is known", subject.issuer_name())))
 }
 
-#[derive(Default)]
-struct Checks {
-    done: Vec<Check>,
-    /// First check that would have decided and could not be made.
-    missing: Option<&'static str>,
-}
-
 impl Checks {
-    fn add(&mut self, name: &'static str, outcome: Outcome, expected: impl Display, found: impl Display) {
-        self.done.push(Check { name, outcome, expected: expected.to_string(), found: found.to_string() });
-    }
-
-    fn compare(&mut self, name: &'static str, expected: impl Display, found: impl Display, holds: bool) {
-        self.add(name, if holds { Outcome::Passed } else { Outcome::Failed }, expected, found);
-    }
-
-    /// A check that the verdict needs, and for which something is missing.
-    fn cannot(&mut self, name: &'static str, expected: impl Display, why: impl Display) {
-        self.missing.get_or_insert(name);
-        self.add(name, Outcome::NotChecked, expected, why);
-    }
-
     fn of_report(&mut self, report: Option<&Report>) {
         let versions = "2 to 5";
         let algorithm = "1 (ECDSA P-384 with SHA-384)";
@@ -361,15 +337,6 @@ impl Checks {
             self.cannot("reserved", "zeros in the reserved bytes", "the version's layout is not known");
         }
         self.compare("vmpl", "0 to 3", report.vmpl, report.vmpl <= LAST_VMPL);
-    }
-
-    fn decide(&self) -> (Decision, Option<&'static str>) {
-        let failed = self.done.iter().find(|check| check.outcome == Outcome::Failed).map(|check| check.name);
-        match (failed, self.missing) {
-            (Some(name), _) => (Decision::Invalid, Some(name)),
-            (None, Some(name)) => (Decision::Undecided, Some(name)),
-            (None, None) => (Decision::Valid, None),
-        }
     }
 }
 

@@ -1,73 +1,38 @@
-//! Real attestation reports, and altered copies of them, against the verdicts of the vectors' index.
-//!
-//! Each `snp` entry of the index is one trial. Where the files are missing (they are not part of the repository), the
-//! trials are listed as ignored and never as passed. `BELLJAR_VECTORS` names another folder than `../shared/vectors`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+//! SNP reports.
 
 use belljar_evidence::snp::{Anchors, Chain, Report, builtin, verify};
 use belljar_evidence::{Decision, Outcome};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-fn main() {
-    let folder = std::env::var_os("BELLJAR_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
-    let trials = match std::fs::read(folder.join("vectors.json")) {
-        Ok(index) => trials(&folder, &index).into_iter().chain(sweeps(&folder, &index)).collect(),
-        Err(error) => {
-            eprintln!("no vectors at {} ({error}): every SNP vector is ignored", folder.display());
-            vec![Trial::test("snp::index_of_vectors", || Err("not run".into())).with_ignored_flag(true)]
-        }
-    };
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+use crate::index::{Index, der, seconds};
+
+/// Each entry of the index, and sweeps over the genuine ones.
+pub fn trials(index: &Index) -> Vec<Trial> {
+    let entries: Vec<_> = index.of_kind("snp").collect();
+    assert!(!entries.is_empty(), "the index has SNP entries");
+    let genuine = entries.iter().filter(|entry| entry["expect"]["verdict"] == "valid" && entry["synthetic"] != true);
+    let sweeps: Vec<_> = genuine.flat_map(|entry| sweeps(index, entry)).collect();
+    assert!(!sweeps.is_empty(), "the index has genuine reports");
+    entries.into_iter().map(|entry| index.trial(entry, judge)).chain(sweeps).collect()
 }
 
-fn trials(folder: &Path, index: &[u8]) -> Vec<Trial> {
-    let index: Vec<Value> = serde_json::from_slice(index).expect("the index is a list");
-    let entries = index.into_iter().filter(|entry| entry["kind"] == "snp");
-    let trials: Vec<_> = entries
-        .map(|entry| {
-            let folder = folder.to_owned();
-            let name = format!("snp::{}", entry["id"].as_str().unwrap());
-            let missing = ["evidence", "vek", "intermediate", "anchor"]
-                .iter()
-                .any(|role| !folder.join(entry["files"][role].as_str().unwrap()).is_file());
-            Trial::test(name, move || judge(&folder, &entry)).with_ignored_flag(missing)
-        })
-        .collect();
-    assert!(!trials.is_empty(), "the index has SNP entries");
-    trials
-}
-
-/// Trials over all genuine reports at once.
-fn sweeps(folder: &Path, index: &[u8]) -> Vec<Trial> {
-    let index: Vec<Value> = serde_json::from_slice(index).expect("the index is a list");
-    let genuine = index.into_iter().filter(|entry| entry["kind"] == "snp" && entry["expect"]["verdict"] == "valid");
-    let genuine: Vec<Value> = genuine.filter(|entry| entry["synthetic"] != true).collect();
-    assert!(!genuine.is_empty(), "the index has genuine reports");
-    genuine
-        .into_iter()
-        .flat_map(|entry| {
-            let id = entry["id"].as_str().unwrap().to_owned();
-            let (peers, flips) = ((folder.to_owned(), entry.clone()), (folder.to_owned(), entry));
-            [
-                Trial::test(format!("sev_crate::{id}"), move || agrees_with_sev(&peers.0, &peers.1)),
-                Trial::test(format!("bit_flips::{id}"), move || no_flipped_bit_is_valid(&flips.0, &flips.1)),
-            ]
-        })
-        .collect()
+fn sweeps(index: &Index, entry: &Value) -> [Trial; 2] {
+    let id = entry["id"].as_str().unwrap();
+    let (peer, flips) = ((index.clone(), entry.clone()), (index.clone(), entry.clone()));
+    [
+        Trial::test(format!("sev_crate::{id}"), move || agrees_with_sev(&peer.0, &peer.1)),
+        Trial::test(format!("bit_flips::{id}"), move || no_flipped_bit_is_valid(&flips.0, &flips.1)),
+    ]
 }
 
 /// The `sev` crate takes the same genuine report, and refuses it with another measurement.
-fn agrees_with_sev(folder: &Path, entry: &Value) -> Result<(), Failed> {
+fn agrees_with_sev(index: &Index, entry: &Value) -> Result<(), Failed> {
     use sev::certs::snp::Verifiable;
     use sev::firmware::guest::AttestationReport;
     use sev::parser::ByteParser;
 
-    let (report, chain) = evidence(folder, entry);
+    let (report, chain) = evidence(index, entry);
     let peer = sev::certs::snp::Chain::from_der(&chain.ark, &chain.ask, &chain.vek)?;
     (&peer, &AttestationReport::from_bytes(&report)?).verify()?;
     let mut changed = report;
@@ -81,9 +46,9 @@ fn agrees_with_sev(folder: &Path, entry: &Value) -> Result<(), Failed> {
 /// Flips bits of the report and of every certificate, one at a time. Each must be refused: all bytes are covered by a
 /// signature, or by a rule of encoding, or are the anchor. The full sweep (every bit) belongs to `make fuzz`; here the
 /// step is a prime, so that all bit positions and all fields of more than one byte are met.
-fn no_flipped_bit_is_valid(folder: &Path, entry: &Value) -> Result<(), Failed> {
+fn no_flipped_bit_is_valid(index: &Index, entry: &Value) -> Result<(), Failed> {
     let step = if std::env::var_os("BELLJAR_FULL_SWEEP").is_some() { 1 } else { 23 };
-    let (report, chain) = evidence(folder, entry);
+    let (report, chain) = evidence(index, entry);
     let at = seconds(entry["expect"]["at"].as_str().unwrap());
     let anchors = Anchors::amd();
     if !verify(&report, &chain, &anchors, at).is_valid() {
@@ -107,14 +72,14 @@ fn no_flipped_bit_is_valid(folder: &Path, entry: &Value) -> Result<(), Failed> {
 }
 
 /// The report and its chain.
-fn evidence(folder: &Path, entry: &Value) -> (Vec<u8>, Chain) {
-    let file = |role: &str| std::fs::read(folder.join(entry["files"][role].as_str().unwrap())).unwrap();
+fn evidence(index: &Index, entry: &Value) -> (Vec<u8>, Chain) {
+    let file = |role: &str| index.file(&entry["files"][role]);
     let chain = Chain { ark: der(file("anchor")), ask: der(file("intermediate")), vek: der(file("vek")) };
     (file("evidence"), chain)
 }
 
-fn judge(folder: &Path, entry: &Value) -> Result<(), Failed> {
-    let (report, chain) = evidence(folder, entry);
+fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
+    let (report, chain) = evidence(index, entry);
     let expect = &entry["expect"];
     let flags: Vec<&str> =
         expect["flags"].as_array().into_iter().flatten().map(|flag| flag.as_str().unwrap()).collect();
@@ -165,22 +130,4 @@ fn judge(folder: &Path, entry: &Value) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// DER of a certificate in PEM or DER.
-fn der(bytes: Vec<u8>) -> Vec<u8> {
-    use base64::Engine;
-    let Ok(text) = std::str::from_utf8(&bytes) else { return bytes };
-    let body: String = text
-        .lines()
-        .skip_while(|line| !line.starts_with("-----BEGIN"))
-        .skip(1)
-        .take_while(|line| !line.starts_with("-----END"))
-        .collect();
-    base64::engine::general_purpose::STANDARD.decode(body).unwrap()
-}
-
-/// Seconds since 1970 of `YYYY-MM-DDTHH:MM:SSZ`.
-fn seconds(time: &str) -> u64 {
-    x509_cert::der::DateTime::from_str(time).unwrap().unix_duration().as_secs()
 }
