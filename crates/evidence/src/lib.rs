@@ -10,7 +10,9 @@
 //! evidence: it is reported as the flag `debug-policy` and not as a failure.
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod checks;
+pub mod dcap;
 pub mod snp;
 mod verdict;
 

@@ -1,0 +1,332 @@
+//! X.509 certificates as Intel issues them: P-256 throughout, signed with ECDSA and SHA-256.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
+use x509_cert::der::{Decode, Encode, Reader, SliceReader, pem};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use super::anchors::{Anchors, Root};
+
+/// Longest chain that is read, in bytes; real ones have 3700.
+const MAX_CHAIN: usize = 32 * 1024;
+/// Longest chain, in certificates.
+const MAX_CERTIFICATES: usize = 8;
+
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// Why bytes are not a certificate of Intel's profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertError {
+    /// Not one DER-encoded X.509 certificate, or bytes follow it.
+    #[error("not a DER-encoded certificate ({0}): fetch it again from its issuer")]
+    Der(String),
+    /// Not signed with ECDSA and SHA-256, or the two statements of the algorithm differ.
+    #[error("certificate is not signed with ECDSA and SHA-256 as Intel signs: refuse it")]
+    Algorithm,
+    /// A public key that is not on P-256.
+    #[error("certificate holds a key that is not a point on P-256: refuse it")]
+    Key,
+    /// A critical extension that we do not know.
+    #[error("certificate has the unknown critical extension {0}: refuse it")]
+    Critical(String),
+    /// An extension that is there twice.
+    #[error("certificate has the extension {0} twice: refuse it")]
+    Twice(String),
+}
+
+/// Why bytes are not a chain of certificates.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// Too long to be one.
+    #[error("certificate chain has {found} bytes, more than {MAX_CHAIN}: give one chain")]
+    Length {
+        /// Length of the input.
+        found: usize,
+    },
+    /// Not PEM, or something else between the certificates.
+    #[error("certificate chain is not PEM ({0}): give certificates in PEM, the leaf first")]
+    Pem(String),
+    /// No certificate in it, or too many.
+    #[error("certificate chain has {0} certificates, 1 to {MAX_CERTIFICATES} are read")]
+    Count(usize),
+    /// One of them cannot be read.
+    #[error("certificate {0} of the chain: {1}")]
+    Certificate(usize, CertError),
+}
+
+/// One certificate, with what a chain needs to know of it.
+#[derive(Debug)]
+pub struct Certificate {
+    der: Vec<u8>,
+    tbs: Vec<u8>,
+    signature: Vec<u8>,
+    issuer: Vec<u8>,
+    subject: Vec<u8>,
+    subject_name: String,
+    serial: Vec<u8>,
+    not_before: u64,
+    not_after: u64,
+    point: Vec<u8>,
+    key: ParsedPublicKey,
+    /// Path length, `None` inside for no limit; outer `None` when it is no authority.
+    authority: Option<Option<u8>>,
+    signs_certificates: bool,
+    signs_lists: bool,
+    extensions: Vec<(ObjectIdentifier, Vec<u8>)>,
+}
+
+impl Certificate {
+    /// Reads one DER-encoded certificate; nothing may follow it.
+    ///
+    /// # Errors
+    /// Any [`CertError`].
+    pub fn parse(der: &[u8]) -> Result<Self, CertError> {
+        let malformed = |error: x509_cert::der::Error| CertError::Der(error.to_string());
+        let (tbs, algorithm, signature) = signed_parts(der).map_err(malformed)?;
+        let parsed = x509_cert::TbsCertificate::from_der(tbs).map_err(malformed)?;
+        if parsed.signature != algorithm || algorithm.oid != ECDSA_WITH_SHA256 || algorithm.parameters.is_some() {
+            return Err(CertError::Algorithm);
+        }
+        // Without a key usage, the key may do everything (RFC 5280 §6.1.4 (n) and §6.3.3 (f)).
+        let (mut authority, mut signs_certificates, mut signs_lists) = (None, true, true);
+        let mut extensions: Vec<(ObjectIdentifier, Vec<u8>)> = Vec::new();
+        for extension in parsed.extensions.iter().flatten() {
+            let value = extension.extn_value.as_bytes();
+            if extensions.iter().any(|(oid, _)| *oid == extension.extn_id) {
+                return Err(CertError::Twice(extension.extn_id.to_string()));
+            }
+            match extension.extn_id {
+                BASIC_CONSTRAINTS => {
+                    let constraints = BasicConstraints::from_der(value).map_err(malformed)?;
+                    authority = constraints.ca.then_some(constraints.path_len_constraint);
+                }
+                KEY_USAGE => {
+                    let usage = KeyUsage::from_der(value).map_err(malformed)?;
+                    (signs_certificates, signs_lists) = (usage.key_cert_sign(), usage.crl_sign());
+                }
+                other if extension.critical => return Err(CertError::Critical(other.to_string())),
+                _ => {}
+            }
+            extensions.push((extension.extn_id, value.to_vec()));
+        }
+        let spki = &parsed.subject_public_key_info;
+        let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
+        let point = spki.subject_public_key.as_bytes().ok_or(CertError::Key)?;
+        if spki.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP256R1) || point.len() != 65 {
+            return Err(CertError::Key);
+        }
+        Ok(Self {
+            der: der.to_vec(),
+            tbs: tbs.to_vec(),
+            signature: signature.to_vec(),
+            issuer: parsed.issuer.to_der().map_err(malformed)?,
+            subject: parsed.subject.to_der().map_err(malformed)?,
+            subject_name: common_name(&parsed.subject),
+            serial: parsed.serial_number.as_bytes().to_vec(),
+            not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
+            not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
+            point: point.to_vec(),
+            key: ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).map_err(|_| CertError::Key)?,
+            authority,
+            signs_certificates,
+            signs_lists,
+            extensions,
+        })
+    }
+
+    /// The certificate as it was read.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Common name of the subject.
+    pub fn subject_name(&self) -> &str {
+        &self.subject_name
+    }
+
+    /// Serial number, most significant byte first.
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// First second at which the certificate is valid, in seconds since 1970.
+    pub fn not_before(&self) -> u64 {
+        self.not_before
+    }
+
+    /// Last second at which the certificate is valid, in seconds since 1970.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    /// Uncompressed point of the key, 65 bytes.
+    pub fn point(&self) -> &[u8] {
+        &self.point
+    }
+
+    pub(super) fn issuer(&self) -> &[u8] {
+        &self.issuer
+    }
+
+    pub(super) fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
+    pub(super) fn extension(&self, oid: ObjectIdentifier) -> Option<&[u8]> {
+        self.extensions.iter().find(|(name, _)| *name == oid).map(|(_, value)| value.as_slice())
+    }
+
+    /// Whether this key signed the bytes; the signature is DER.
+    pub(super) fn signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        self.key.verify_sig(bytes, signature).is_ok()
+    }
+
+    /// The key, for signatures of two numbers of 32 bytes.
+    pub(super) fn fixed_key(&self) -> Option<ParsedPublicKey> {
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.point).ok()
+    }
+
+    /// Whether this authority may sign revocation lists.
+    pub(super) fn signs_lists(&self) -> bool {
+        self.authority.is_some() && self.signs_lists
+    }
+
+    /// Whether this certificate issued and signed the other one, with `below` authorities between that and a leaf.
+    fn issued(&self, other: &Self, below: usize) -> bool {
+        let allowed = match self.authority {
+            Some(limit) => self.signs_certificates && limit.is_none_or(|limit| below <= usize::from(limit)),
+            None => false,
+        };
+        allowed && other.issuer == self.subject && self.signed(&other.tbs, &other.signature)
+    }
+}
+
+/// A chain of certificates, the leaf first, each issued by the next.
+#[derive(Debug)]
+pub struct Chain {
+    certificates: Vec<Certificate>,
+}
+
+impl Chain {
+    /// Reads a chain in PEM. Between the certificates there is white space alone; zero bytes may follow them, as in quotes.
+    ///
+    /// # Errors
+    /// Any [`ChainError`].
+    pub fn parse(text: &[u8]) -> Result<Self, ChainError> {
+        if text.len() > MAX_CHAIN {
+            return Err(ChainError::Length { found: text.len() });
+        }
+        let blocks = pem_blocks(text)?;
+        if blocks.is_empty() || blocks.len() > MAX_CERTIFICATES {
+            return Err(ChainError::Count(blocks.len()));
+        }
+        let read = |(number, der): (usize, &Vec<u8>)| {
+            Certificate::parse(der).map_err(|error| ChainError::Certificate(number, error))
+        };
+        let certificates = (1..).zip(&blocks).map(read).collect::<Result<_, _>>()?;
+        Ok(Self { certificates })
+    }
+
+    /// The certificates, the leaf first.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// The first certificate.
+    pub fn leaf(&self) -> Option<&Certificate> {
+        self.certificates.first()
+    }
+
+    /// The certificate that issued the leaf, where the chain has it.
+    pub fn issuer(&self) -> Option<&Certificate> {
+        self.certificates.get(1)
+    }
+
+    /// First and last second at which all of them are valid, in seconds since 1970.
+    pub fn window(&self) -> Option<(u64, u64)> {
+        let from = self.certificates.iter().map(Certificate::not_before).max()?;
+        Some((from, self.certificates.iter().map(Certificate::not_after).min()?))
+    }
+
+    /// The certificate that is not valid at that time.
+    pub fn outside(&self, at: u64) -> Option<&Certificate> {
+        self.certificates.iter().find(|one| at < one.not_before || at > one.not_after)
+    }
+
+    /// Follows the chain from the leaf to an anchor.
+    ///
+    /// # Errors
+    /// What breaks it, in words.
+    pub(super) fn root(&self, anchors: &Anchors) -> Result<Root, String> {
+        for (below, pair) in self.certificates.windows(2).enumerate() {
+            if let [subject, issuer] = pair
+                && !issuer.issued(subject, below)
+            {
+                return Err(format!("{} did not issue and sign {}", issuer.subject_name, subject.subject_name));
+            }
+        }
+        let last = self.certificates.last().ok_or("the chain is empty")?;
+        if let Some(root) = anchors.root(&last.der) {
+            return Ok(root);
+        }
+        let below = self.certificates.len().saturating_sub(1);
+        let by_name = anchors.iter().find_map(|(der, root)| {
+            let anchor = Certificate::parse(der).ok().filter(|anchor| anchor.subject == last.issuer)?;
+            (last.issuer != last.subject && anchor.issued(last, below)).then_some(root)
+        });
+        by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))
+    }
+}
+
+/// Cuts a signed structure (certificate or revocation list) into what is signed, with what, and the signature. The
+/// signature covers the bytes as they came, so they are cut out and never encoded again.
+pub(super) fn signed_parts(der: &[u8]) -> Result<(&[u8], AlgorithmIdentifierOwned, &[u8]), x509_cert::der::Error> {
+    let mut reader = SliceReader::new(der)?;
+    let parts = reader.sequence(|sequence| {
+        let tbs = sequence.tlv_bytes()?;
+        let algorithm = AlgorithmIdentifierOwned::decode(sequence)?;
+        let signature = BitStringRef::decode(sequence)?;
+        Ok((tbs, algorithm, signature.as_bytes().unwrap_or_default()))
+    })?;
+    reader.finish(parts)
+}
+
+/// Whether a signed structure of Intel's names its algorithm as it must.
+pub(super) fn is_ecdsa_sha256(algorithm: &AlgorithmIdentifierOwned) -> bool {
+    algorithm.oid == ECDSA_WITH_SHA256 && algorithm.parameters.is_none()
+}
+
+fn pem_blocks(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::str::from_utf8(text).map_err(|_| ChainError::Pem("not text".to_owned()))?;
+    let mut rest = text.trim_end_matches('\0').trim_ascii();
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let end = rest.find(END).and_then(|at| at.checked_add(END.len()));
+        let block = end.and_then(|end| rest.split_at_checked(end)).filter(|(block, _)| block.starts_with(BEGIN));
+        let Some((block, after)) = block else {
+            return Err(ChainError::Pem("something other than a certificate".to_owned()));
+        };
+        if blocks.len() >= MAX_CERTIFICATES {
+            return Err(ChainError::Count(blocks.len().saturating_add(1)));
+        }
+        let (_, der) = pem::decode_vec(block.as_bytes()).map_err(|error| ChainError::Pem(error.to_string()))?;
+        blocks.push(der);
+        rest = after.trim_ascii_start();
+    }
+    Ok(blocks)
+}
+
+fn common_name(name: &x509_cert::name::Name) -> String {
+    let values = name.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
+    values.map(|attribute| String::from_utf8_lossy(attribute.value.value())).collect::<Vec<_>>().join("+")
+}

@@ -1,0 +1,306 @@
+//! What Intel's collateral says of the platform that a quote is from.
+
+use serde::Serialize;
+
+use super::body::{EnclaveReport, TdReport};
+use super::cert::{Certificate, Chain};
+use super::collateral::{Document, Item, Prepared};
+use super::crl::Crl;
+use super::json::QeIdentity;
+use super::quote::{Body, Quote};
+use super::tcb::{self, Status, Tcb};
+use super::verify::{Options, PckChain, absent};
+use crate::checks::Checks;
+
+/// How far collateral is in date; of several items the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Freshness {
+    /// The next update is still to come.
+    Fresh,
+    /// The next update has passed, and the caller's grace has not.
+    InGrace,
+    /// Both have passed.
+    Stale,
+}
+
+/// What was found besides the checks.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) tcb: Option<Tcb>,
+    pub(super) freshness: Option<Freshness>,
+    /// When everything that was given is valid at once.
+    pub(super) window: Option<(u64, u64)>,
+}
+
+/// Looks at lists, TCB info and identity, in this order.
+pub(super) fn judge(
+    checks: &mut Checks,
+    prepared: &Prepared,
+    quote: Option<&Quote>,
+    chain: Option<&PckChain>,
+    at: u64,
+    options: &Options,
+) -> Found {
+    let mut judge = Judge { checks, prepared, quote, chain, at, options, found: Found::default() };
+    judge.note_window(chain.and_then(|chain| chain.chain.window()));
+    judge.pck_crl();
+    judge.root_crl();
+    judge.tcb_info();
+    judge.qe_identity();
+    judge.found
+}
+
+struct Judge<'a> {
+    checks: &'a mut Checks,
+    prepared: &'a Prepared,
+    quote: Option<&'a Quote>,
+    chain: Option<&'a PckChain>,
+    at: u64,
+    options: &'a Options,
+    found: Found,
+}
+
+impl Judge<'_> {
+    fn note_window(&mut self, window: Option<(u64, u64)>) {
+        let Some((from, to)) = window else { return };
+        self.found.window = match self.found.window {
+            Some((other_from, other_to)) => Some((from.max(other_from), to.min(other_to))),
+            None => Some((from, to)),
+        };
+    }
+
+    fn cannot_all(&mut self, names: &[&'static str], expected: &str, what: &str) {
+        for name in names {
+            absent(self.checks, self.options.missing, name, expected, what);
+        }
+    }
+
+    /// The time of an item with its own next update and the certificates of its signer.
+    fn time(&mut self, name: &'static str, issued: u64, next: u64, signer: Option<&Chain>) {
+        self.note_window(Some((issued, next)));
+        self.note_window(signer.and_then(Chain::window));
+        let (at, grace) = (self.at, self.options.grace);
+        let freshness = if at <= next {
+            Freshness::Fresh
+        } else if at <= next.saturating_add(grace) {
+            Freshness::InGrace
+        } else {
+            Freshness::Stale
+        };
+        self.found.freshness = self.found.freshness.max(Some(freshness));
+        let outside = signer.and_then(|signer| signer.outside(at));
+        let expected = format!("issued before {at}, next update after it");
+        let found = match (freshness, outside) {
+            _ if at < issued => format!("issued at {issued}"),
+            (Freshness::Stale, _) => format!("the next update was due at {next}"),
+            (_, Some(one)) => {
+                format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after())
+            }
+            (Freshness::InGrace, None) => {
+                let found = format!("the next update was due at {next}, in grace until {}", next.saturating_add(grace));
+                return self.checks.compare(name, expected, found, true);
+            }
+            (Freshness::Fresh, None) => {
+                return self.checks.compare(name, expected, format!("issued at {issued}, next update at {next}"), true);
+            }
+        };
+        self.checks.compare(name, expected, found, false);
+    }
+
+    fn pck_crl(&mut self) {
+        let names = ["pck-crl-signature", "pck-crl-time", "pck-revoked"];
+        let expected = "a revocation list of the authority that issued the PCK's certificate";
+        let list = match &self.prepared.pck_crl {
+            Item::Absent => return self.cannot_all(&names, expected, "the PCK's revocation list"),
+            Item::Malformed(why) => return self.malformed(&names, expected, why),
+            Item::Read(list) => list,
+        };
+        match self.chain.map(|chain| chain.chain.issuer()) {
+            Some(Some(authority)) => {
+                let signed = self.prepared.pck_crl_is_signed_by(authority);
+                let found =
+                    if signed { "it verifies" } else { "it does not verify: another authority, or changed bytes" };
+                self.checks.compare(names[0], expected, found, signed);
+            }
+            Some(None) => self.checks.compare(names[0], expected, "the PCK chain holds no authority", false),
+            None => self.checks.cannot(names[0], expected, "the PCK's certificate is missing"),
+        }
+        self.time(names[1], list.this_update(), list.next_update(), None);
+        match self.chain.and_then(|chain| chain.chain.leaf()) {
+            Some(leaf) => self.revoked(names[2], list, &[leaf]),
+            None => {
+                self.checks.cannot(names[2], "a certificate that is not revoked", "the PCK's certificate is missing")
+            }
+        }
+    }
+
+    fn root_crl(&mut self) {
+        let names = ["root-crl-signature", "root-crl-time", "ca-revoked"];
+        let expected = "a revocation list of an anchor";
+        let list = match &self.prepared.root_crl {
+            Item::Absent => return self.cannot_all(&names, expected, "the root's revocation list"),
+            Item::Malformed(why) => return self.malformed(&names, expected, why),
+            Item::Read(list) => list,
+        };
+        let signed = self.prepared.root_crl_signed;
+        let found = if signed { "it verifies" } else { "it does not verify: another authority, or changed bytes" };
+        self.checks.compare(names[0], expected, found, signed);
+        self.time(names[1], list.this_update(), list.next_update(), None);
+        let chains = [
+            self.chain.map(|chain| &chain.chain),
+            self.prepared.pck_crl_chain.read(),
+            self.prepared.tcb_info.signer.read(),
+            self.prepared.qe_identity.signer.read(),
+        ];
+        let all: Vec<&Certificate> = chains.into_iter().flatten().flat_map(Chain::certificates).collect();
+        self.revoked(names[2], list, &all);
+    }
+
+    fn revoked(&mut self, name: &'static str, list: &Crl, certificates: &[&Certificate]) {
+        let expected = "no certificate that the list names";
+        match certificates.iter().find(|one| list.revokes(one)) {
+            None => self.checks.compare(name, expected, format!("none of its {}", list.len()), true),
+            Some(one) => {
+                let found = format!("{} with serial {} is revoked", one.subject_name(), hex::encode(one.serial()));
+                self.checks.compare(name, expected, found, false);
+            }
+        }
+    }
+
+    fn malformed(&mut self, names: &[&'static str], expected: &str, why: &str) {
+        if let Some((first, others)) = names.split_first() {
+            self.checks.compare(first, expected, why, false);
+            for name in others {
+                self.checks.cannot(name, expected, "it cannot be read");
+            }
+        }
+    }
+
+    /// The signature of a document; false when the checks that follow cannot be made.
+    fn signature<T>(&mut self, names: &[&'static str], expected: &str, what: &str, document: &Document<T>) -> bool {
+        match (&document.content, &document.signer, &document.signed) {
+            (Item::Absent, ..) => self.cannot_all(names, expected, what),
+            (Item::Malformed(why), ..) => self.malformed(names, expected, why),
+            (Item::Read(_), Item::Absent, _) | (_, _, None) => {
+                self.cannot_all(names, expected, &format!("the chain of {what}'s signer"));
+            }
+            (Item::Read(_), _, Some(signed)) => {
+                if let Some(first) = names.first() {
+                    match signed {
+                        Ok(_) => self.checks.compare(first, expected, "it verifies", true),
+                        Err(why) => self.checks.compare(first, expected, why, false),
+                    }
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    fn tcb_info(&mut self) {
+        let names =
+            ["tcb-info-signature", "tcb-info-time", "tcb-info-id", "tcb-info-fmspc", "tcb-info-pceid", "tdx-module"];
+        let td = self.quote.and_then(|quote| match &quote.body {
+            Body::Td(td) => Some(td.as_ref()),
+            Body::Enclave(_) => None,
+        });
+        let names = if td.is_some() { &names[..] } else { &names[..5] };
+        let document = &self.prepared.tcb_info;
+        if !self.signature(names, "TCB info that Intel's TCB signer signed", "the TCB info", document) {
+            return;
+        }
+        let Some(info) = document.content.read() else { return };
+        self.time("tcb-info-time", info.issue_date, info.next_update, document.signer.read());
+        let (Some(_), Some(Ok(pck))) = (self.quote, self.chain.map(|chain| chain.pck.as_ref())) else {
+            for name in names.iter().skip(2) {
+                self.checks.cannot(
+                    name,
+                    "TCB info of this platform",
+                    "the quote or its PCK certificate cannot be read",
+                );
+            }
+            return;
+        };
+        let id = if td.is_some() { "TDX" } else { "SGX" };
+        self.checks.compare("tcb-info-id", id, &info.id, info.id == id);
+        let fmspc = info.fmspc == pck.fmspc;
+        self.checks.compare("tcb-info-fmspc", hex::encode(pck.fmspc), hex::encode(info.fmspc), fmspc);
+        let pce = info.pce_id == pck.pce_id;
+        self.checks.compare("tcb-info-pceid", hex::encode(pck.pce_id), hex::encode(info.pce_id), pce);
+        if let Some(td) = td {
+            self.tdx_module(info, td);
+        }
+        if matches!(document.signed, Some(Ok(_))) && fmspc && pce && info.id == id {
+            self.found.tcb = Some(tcb::assess(info, pck, td));
+        }
+    }
+
+    fn tdx_module(&mut self, info: &super::TcbInfo, td: &TdReport) {
+        const NAME: &str = "tdx-module";
+        let Some(module) = tcb::module_of(info, td) else {
+            let found = format!("TEE TCB SVN {}: no module of that major version", hex::encode(td.tee_tcb_svn));
+            self.checks.compare(NAME, "a TDX module that the TCB info lists", found, false);
+            return;
+        };
+        let masked = |attributes: &[u8; 8]| hex::encode(masked(attributes, &module.attributes_mask));
+        let describe =
+            |signer: &[u8; 48], attributes: String| format!("signer {}, attributes {attributes}", hex::encode(signer));
+        let expected = describe(&module.mrsigner, masked(&module.attributes));
+        let found = describe(&td.mrsigner_seam, masked(&td.seam_attributes));
+        self.checks.compare(NAME, &expected, &found, expected == found);
+    }
+
+    fn qe_identity(&mut self) {
+        let names = ["qe-identity-signature", "qe-identity-time", "qe-identity-id", "qe-identity-match"];
+        let document = &self.prepared.qe_identity;
+        if !self.signature(&names, "an identity that Intel's TCB signer signed", "the QE identity", document) {
+            return;
+        }
+        let Some(identity) = document.content.read() else { return };
+        self.time(names[1], identity.issue_date, identity.next_update, document.signer.read());
+        let Some(quote) = self.quote else {
+            for name in [names[2], names[3]] {
+                self.checks.cannot(name, "the identity of this quote's QE", "the quote cannot be read");
+            }
+            return;
+        };
+        let id = match quote.body {
+            Body::Td(_) => "TD_QE",
+            Body::Enclave(_) => "QE",
+        };
+        self.checks.compare(names[2], id, &identity.id, identity.id == id);
+        let (expected, found) = compared(identity, &quote.qe);
+        let matches = expected == found;
+        self.checks.compare(names[3], expected, found, matches);
+        if !matches!(document.signed, Some(Ok(_))) || identity.id != id || !matches {
+            return;
+        }
+        let rating = tcb::isv_rating(&identity.levels, quote.qe.isv_svn);
+        let status = rating.map_or(Status::NotSupported, |rating| rating.status);
+        if let Some(tcb) = &mut self.found.tcb {
+            tcb.qe = Some(status);
+            tcb.qe_advisories = rating.map(|rating| rating.advisories.clone()).unwrap_or_default();
+            tcb.combined = tcb.combined.lowered_by(status);
+        }
+    }
+}
+
+/// The identity's values, and the quoting enclave's where the identity's masks have ones.
+fn compared(identity: &QeIdentity, qe: &EnclaveReport) -> (String, String) {
+    let describe = |signer: &[u8], product: u16, misc: &[u8; 4], attributes: &[u8; 16]| {
+        let misc = hex::encode(masked(misc, &identity.misc_select_mask));
+        let attributes = hex::encode(masked(attributes, &identity.attributes_mask));
+        format!("signer {}, product {product}, MISCSELECT {misc}, attributes {attributes}", hex::encode(signer))
+    };
+    (
+        describe(&identity.mrsigner, identity.isv_prod_id, &identity.misc_select, &identity.attributes),
+        describe(&qe.mrsigner, qe.isv_prod_id, &qe.misc_select, &qe.attributes),
+    )
+}
+
+fn masked<const N: usize>(value: &[u8; N], mask: &[u8; N]) -> [u8; N] {
+    let mut masked = *value;
+    masked.iter_mut().zip(mask).for_each(|(value, mask)| *value &= mask);
+    masked
+}
