@@ -101,6 +101,8 @@ pub(super) struct Prepared {
     pub(super) pck_crl_chain: Item<Chain>,
     /// Whether that authority signed it; `None` where one of them is missing.
     pck_crl_signed: Option<bool>,
+    /// Whether that authority leads to an anchor; `None` where it is missing.
+    pck_crl_root: Option<Result<Root, String>>,
     pub(super) root_crl: Item<Crl>,
     /// Whether one of the anchors signed it.
     pub(super) root_crl_signed: bool,
@@ -114,6 +116,7 @@ impl Prepared {
             (Some(list), Some(authority)) => Some(list.is_signed_by(authority)),
             _ => None,
         };
+        let pck_crl_root = pck_crl_chain.read().map(|chain| chain.root(anchors));
         let root_crl = Item::of(&raw.root_crl, Crl::parse);
         let by_anchor = |list: &Crl| {
             anchors.iter().filter_map(|(der, _)| Certificate::parse(der).ok()).any(|anchor| list.is_signed_by(&anchor))
@@ -135,6 +138,7 @@ impl Prepared {
             pck_crl,
             pck_crl_chain,
             pck_crl_signed,
+            pck_crl_root,
             root_crl,
             root_crl_signed,
         }
@@ -148,5 +152,21 @@ impl Prepared {
             (Some(tried), Some(signed)) if tried.der() == authority.der() => signed,
             _ => list.is_signed_by(authority),
         }
+    }
+
+    /// Whether the list of PCK certificates was signed by the authority given with it, up to an anchor; why not, in
+    /// words. `None` where that authority was not given.
+    pub(super) fn pck_crl_alone(&self) -> Option<Result<(), String>> {
+        let (root, signed) = (self.pck_crl_root.as_ref()?, self.pck_crl_signed?);
+        Some(match (root, signed) {
+            (Err(why), _) => Err(why.clone()),
+            (Ok(_), false) => Err("it does not verify: another authority, or changed bytes".to_owned()),
+            (Ok(_), true) => Ok(()),
+        })
+    }
+
+    /// Whose root the authority of that list leads to.
+    pub(super) fn pck_crl_root(&self) -> Option<&Root> {
+        self.pck_crl_root.as_ref()?.as_ref().ok()
     }
 }

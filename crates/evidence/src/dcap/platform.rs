@@ -2,15 +2,17 @@
 
 use serde::Serialize;
 
+use super::anchors::{Anchors, Root};
 use super::body::{EnclaveReport, TdReport};
 use super::cert::{Certificate, Chain};
-use super::collateral::{Document, Item, Prepared};
+use super::collateral::{Collateral, Document, Item, Prepared};
 use super::crl::Crl;
 use super::json::QeIdentity;
 use super::quote::{Body, Quote};
 use super::tcb::{self, Status, Tcb};
-use super::verify::{Options, PckChain, absent};
+use super::verify::{Missing, Options, PckChain, absent};
 use crate::checks::Checks;
+use crate::verdict::Verdict;
 
 /// How far collateral is in date; of several items the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -49,6 +51,82 @@ pub(super) fn judge(
     judge.tcb_info();
     judge.qe_identity();
     judge.found
+}
+
+/// Collateral by itself, without a quote; facts of what is authentic.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Published {
+    /// For which platforms the TCB info is, 6 bytes in lowercase hex.
+    pub fmspc: Option<String>,
+    /// `SGX` or `TDX`.
+    pub tcb_info: Option<String>,
+    /// `QE` or `TD_QE`.
+    pub qe_identity: Option<String>,
+    /// Number of Intel's evaluation, of the TCB info.
+    pub tcb_eval_number: Option<u32>,
+    /// Whether all that was given is in date.
+    pub freshness: Option<Freshness>,
+    /// When everything that was given is valid at once, in seconds since 1970.
+    pub valid_from: Option<u64>,
+    /// Last second of that.
+    pub valid_to: Option<u64>,
+}
+
+/// Judges collateral without a quote, at a time in seconds since 1970. Items that were not given are not asked for; a
+/// document without its signer's chain leaves the verdict undecided.
+///
+/// The names of the checks are those of [`super::Verifier::verify`]; collateral past its next update by more than
+/// `grace` seconds is refused.
+pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, grace: u64) -> Verdict<Published> {
+    let prepared = Prepared::new(collateral, anchors);
+    let mut checks = Checks::default();
+    let options = Options { missing: Missing::Undecided, grace, ..Options::default() };
+    let mut judge = Judge {
+        checks: &mut checks,
+        prepared: &prepared,
+        quote: None,
+        chain: None,
+        at,
+        options: &options,
+        found: Found::default(),
+    };
+    if !collateral.pck_crl.is_empty() {
+        judge.pck_crl_alone();
+    }
+    if !collateral.root_crl.is_empty() {
+        judge.root_crl();
+    }
+    if !collateral.tcb_info.is_empty() {
+        judge.signed_in_time(["tcb-info-signature", "tcb-info-time"], "the TCB info", &prepared.tcb_info, |info| {
+            (info.issue_date, info.next_update)
+        });
+    }
+    if !collateral.qe_identity.is_empty() {
+        let names = ["qe-identity-signature", "qe-identity-time"];
+        judge.signed_in_time(names, "the QE identity", &prepared.qe_identity, |identity| {
+            (identity.issue_date, identity.next_update)
+        });
+    }
+    let found = judge.found;
+    let info = prepared.tcb_info.content.read();
+    let (valid_from, valid_to) = found.window.unzip();
+    let facts = Published {
+        fmspc: info.map(|info| hex::encode(info.fmspc)),
+        tcb_info: info.map(|info| info.id.clone()),
+        qe_identity: prepared.qe_identity.content.read().map(|identity| identity.id.clone()),
+        tcb_eval_number: info.map(|info| info.evaluation_number),
+        freshness: found.freshness,
+        valid_from,
+        valid_to,
+    };
+    let roots = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref()];
+    let root = roots.into_iter().flatten().find_map(|signed| signed.as_ref().ok()).or(prepared.pck_crl_root());
+    let (software, flag) = match root {
+        Some(Root::Software) => (true, Some("software-tee")),
+        Some(Root::Test) => (true, Some("test-root")),
+        _ => (false, None),
+    };
+    checks.into_verdict(software, flag.map(str::to_owned).into_iter().collect(), facts)
 }
 
 struct Judge<'a> {
@@ -132,6 +210,37 @@ impl Judge<'_> {
             None => {
                 self.checks.cannot(names[2], "a certificate that is not revoked", "the PCK's certificate is missing")
             }
+        }
+    }
+
+    fn pck_crl_alone(&mut self) {
+        let names = ["pck-crl-signature", "pck-crl-time"];
+        let expected = "a revocation list of an authority that leads to an anchor";
+        let list = match &self.prepared.pck_crl {
+            Item::Absent => return,
+            Item::Malformed(why) => return self.malformed(&names, expected, why),
+            Item::Read(list) => list,
+        };
+        match self.prepared.pck_crl_alone() {
+            Some(Ok(())) => self.checks.compare(names[0], expected, "it verifies", true),
+            Some(Err(why)) => self.checks.compare(names[0], expected, why, false),
+            None => self.cannot_all(&names[..1], expected, "the chain of its authority"),
+        }
+        self.time(names[1], list.this_update(), list.next_update(), self.prepared.pck_crl_chain.read());
+    }
+
+    fn signed_in_time<T>(
+        &mut self,
+        names: [&'static str; 2],
+        what: &str,
+        document: &Document<T>,
+        window: impl FnOnce(&T) -> (u64, u64),
+    ) {
+        if self.signature(&names, "a document that Intel's TCB signer signed", what, document)
+            && let Some(content) = document.content.read()
+        {
+            let (issued, next) = window(content);
+            self.time(names[1], issued, next, document.signer.read());
         }
     }
 

@@ -1,6 +1,6 @@
 //! TDX and SGX quotes.
 
-use belljar_evidence::dcap::{Anchors, Collateral, INTEL_ROOT, Missing, Options, verify};
+use belljar_evidence::dcap::{Anchors, Collateral, Freshness, INTEL_ROOT, Missing, Options, verify, verify_collateral};
 use belljar_evidence::{Decision, Outcome, Verdict, dcap};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -103,6 +103,25 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
         if let Some(wanted) = expect[key].as_str() {
             check(&format!("{key} is {found:?}"), Some(seconds(wanted)) == found)?;
         }
+    }
+    let alone = verify_collateral(&evidence.collateral, &evidence.anchors, evidence.at, 0);
+    let documents_are_signed =
+        ["tcb_signing_chain", "pck_crl_chain"].iter().zip(["tcb_info", "pck_crl"]).all(|(chain, of)| {
+            entry["files"]["collateral"][of].is_null() || !entry["files"]["collateral"][chain].is_null()
+        });
+    if documents_are_signed {
+        check(&format!("the collateral alone: {alone:?}"), alone.is_valid())?;
+    }
+    // The positive twin in time: the day after, nothing that has run out is taken, unless there is a grace for it.
+    if let Some(next) = verdict.facts.valid_to.filter(|_| verdict.facts.freshness.is_some()) {
+        let late = Evidence { at: next + 1, ..evidence.clone() };
+        let refused = late.verify(&as_given());
+        check("refused a second after its window", refused.verdict == Decision::Invalid)?;
+        let reason = refused.first_failure.unwrap();
+        check(&format!("refused for its time, not for {reason}"), reason.ends_with("-time"))?;
+        let graceful = late.verify(&Options { grace: 60, ..as_given() });
+        let by_certificate = graceful.failure().is_some_and(|check| check.found.contains(" is valid from "));
+        check("taken in grace", by_certificate || graceful.facts.freshness == Some(Freshness::InGrace))?;
     }
     Ok(())
 }
