@@ -13,7 +13,10 @@
 mod bytes;
 mod checks;
 pub mod dcap;
+mod kind;
+pub mod policy;
 pub mod snp;
 mod verdict;
 
+pub use kind::Kind;
 pub use verdict::{Check, Decision, Outcome, Verdict};

@@ -1,6 +1,6 @@
 //! What Intel's collateral says of the platform that a quote is from.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::anchors::{Anchors, Root};
 use super::body::{EnclaveReport, TdReport};
@@ -15,7 +15,7 @@ use crate::checks::Checks;
 use crate::verdict::Verdict;
 
 /// How far collateral is in date; of several items the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freshness {
     /// The next update is still to come.
@@ -24,6 +24,17 @@ pub enum Freshness {
     InGrace,
     /// Both have passed.
     Stale,
+}
+
+impl Freshness {
+    /// The name for a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::InGrace => "in grace",
+            Self::Stale => "stale",
+        }
+    }
 }
 
 /// What was found besides the checks.
@@ -75,12 +86,11 @@ pub struct Published {
 /// Judges collateral without a quote, at a time in seconds since 1970. Items that were not given are not asked for; a
 /// document without its signer's chain leaves the verdict undecided.
 ///
-/// The names of the checks are those of [`super::Verifier::verify`]; collateral past its next update by more than
-/// `grace` seconds is refused.
-pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, grace: u64) -> Verdict<Published> {
+/// The names of the checks are those of [`super::Verifier::verify`]; `options` say what of stale collateral is taken.
+pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, options: &Options) -> Verdict<Published> {
     let prepared = Prepared::new(collateral, anchors);
     let mut checks = Checks::default();
-    let options = Options { missing: Missing::Undecided, grace, ..Options::default() };
+    let options = Options { missing: Missing::Undecided, ..*options };
     let mut judge = Judge {
         checks: &mut checks,
         prepared: &prepared,
@@ -171,16 +181,13 @@ impl Judge<'_> {
         let expected = format!("issued before {at}, next update after it");
         let found = match (freshness, outside) {
             _ if at < issued => format!("issued at {issued}"),
-            (Freshness::Stale, _) => format!("the next update was due at {next}"),
+            _ if freshness > self.options.accept => format!("the next update was due at {next}: {}", freshness.name()),
             (_, Some(one)) => {
                 format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after())
             }
-            (Freshness::InGrace, None) => {
-                let found = format!("the next update was due at {next}, in grace until {}", next.saturating_add(grace));
+            (_, None) => {
+                let found = format!("issued at {issued}, next update at {next}: {}", freshness.name());
                 return self.checks.compare(name, expected, found, true);
-            }
-            (Freshness::Fresh, None) => {
-                return self.checks.compare(name, expected, format!("issued at {issued}, next update at {next}"), true);
             }
         };
         self.checks.compare(name, expected, found, false);

@@ -198,6 +198,14 @@ impl Quote {
         }
     }
 
+    /// What the host set at launch: MRCONFIGID (48 bytes) of a TD, CONFIGID (64 bytes) of an enclave.
+    pub fn host_data(&self) -> &[u8] {
+        match &self.body {
+            Body::Td(report) => &report.mr_config_id,
+            Body::Enclave(report) => &report.config_id,
+        }
+    }
+
     /// Whether the header's TEE type is the one of the body.
     pub fn tee_type_agrees(&self) -> bool {
         match self.body {

@@ -36,22 +36,20 @@ pub enum Missing {
     Allowed,
 }
 
-/// What a caller may ask for beyond authenticity.
-#[derive(Clone, Debug)]
+/// How strictly to judge.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// What to do about collateral that was not given.
     pub missing: Missing,
-    /// For how many seconds after its next update collateral still counts, as `in_grace`.
+    /// For how many seconds after its next update collateral is in grace.
     pub grace: u64,
-    /// Report data that must be there, padded with zeros to 64 bytes.
-    pub nonce: Option<Vec<u8>>,
-    /// MRCONFIGID (TDX) or CONFIGID (SGX) that must be there, padded with zeros.
-    pub host_data: Option<Vec<u8>>,
+    /// Worst freshness that is taken.
+    pub accept: Freshness,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { missing: Missing::Undecided, grace: 0, nonce: None, host_data: None }
+        Self { missing: Missing::Undecided, grace: 0, accept: Freshness::Fresh }
     }
 }
 
@@ -166,8 +164,6 @@ impl Verifier {
     /// | `qe-identity-time` | it and its certificates are in date |
     /// | `qe-identity-id` | it is for the quoting enclave of this kind of TEE |
     /// | `qe-identity-match` | signer, product, MISCSELECT and attributes of the quoting enclave are as it says |
-    /// | `nonce` | the report data is what the caller expects |
-    /// | `host-data` | MRCONFIGID or CONFIGID is what the caller expects |
     ///
     /// The TCB status, debug and trailing bytes are facts, not failures.
     pub fn verify(&self, quote: &[u8], pck_chain: Option<&[u8]>, at: u64, options: &Options) -> Verdict<Facts> {
@@ -181,7 +177,6 @@ impl Verifier {
         let chain = chain.read().ok();
         let pck = chain.and_then(|chain| chain.pck.as_ref().ok());
         let found = platform::judge(&mut checks, &self.prepared, quote.as_ref(), chain, at, options);
-        of_expectations(&mut checks, quote.as_ref(), options);
 
         let root = chain.and_then(|chain| chain.root.as_ref().ok()).copied();
         let flags = flags(quote.as_ref(), root, found.tcb.as_ref());
@@ -348,29 +343,6 @@ fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
         }
         Err(why) => checks.compare("pck-extension", "the SGX extension", why, false),
     }
-}
-
-fn of_expectations(checks: &mut Checks, quote: Option<&Quote>, options: &Options) {
-    if let Some(nonce) = &options.nonce {
-        padded(checks, "nonce", nonce, quote.map(|quote| &quote.report_data()[..]));
-    }
-    if let Some(host_data) = &options.host_data {
-        let found = quote.map(|quote| match &quote.body {
-            Body::Td(report) => &report.mr_config_id[..],
-            Body::Enclave(report) => &report.config_id[..],
-        });
-        padded(checks, "host-data", host_data, found);
-    }
-}
-
-/// A field that must hold the expected bytes, then zeros.
-fn padded(checks: &mut Checks, name: &'static str, expected: &[u8], found: Option<&[u8]>) {
-    let Some(found) = found else {
-        checks.cannot(name, hex::encode(expected), "the quote cannot be read");
-        return;
-    };
-    let zeros = found.strip_prefix(expected).is_some_and(|rest| rest.iter().all(|&byte| byte == 0));
-    checks.compare(name, hex::encode(expected), hex::encode(found), zeros);
 }
 
 fn flags(quote: Option<&Quote>, root: Option<Root>, tcb: Option<&Tcb>) -> Vec<String> {

@@ -67,6 +67,13 @@ impl Anchors {
         Self { roots: Vec::new() }
     }
 
+    /// That root alone: one of AMD's stays AMD's, any other is a root for tests.
+    pub fn only(der: &[u8]) -> Self {
+        let mut anchors = Self::amd();
+        anchors.roots.retain(|(root, _)| root == der);
+        anchors.with_test_root(der)
+    }
+
     /// Trusts the root of a software TEE, too; verdicts under it have `software` and the flag `software-tee`.
     #[must_use]
     pub fn with_software_root(self, der: &[u8]) -> Self {
@@ -146,5 +153,8 @@ mod tests {
         assert_eq!(Anchors::amd().with_software_root(ark).root(ark), Some(Root::Amd));
         assert_eq!(Anchors::none().with_software_root(ark).root(ark), Some(Root::Software));
         assert_eq!(Anchors::none().root(ark), None);
+        let only = Anchors::only(ark);
+        assert_eq!((only.root(ark), only.root(builtin::AMD[1].ark)), (Some(Root::Amd), None));
+        assert_eq!(Anchors::only(b"another").root(b"another"), Some(Root::Test));
     }
 }

@@ -104,7 +104,7 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
             check(&format!("{key} is {found:?}"), Some(seconds(wanted)) == found)?;
         }
     }
-    let alone = verify_collateral(&evidence.collateral, &evidence.anchors, evidence.at, 0);
+    let alone = verify_collateral(&evidence.collateral, &evidence.anchors, evidence.at, &as_given());
     let documents_are_signed =
         ["tcb_signing_chain", "pck_crl_chain"].iter().zip(["tcb_info", "pck_crl"]).all(|(chain, of)| {
             entry["files"]["collateral"][of].is_null() || !entry["files"]["collateral"][chain].is_null()
@@ -119,7 +119,7 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
         check("refused a second after its window", refused.verdict == Decision::Invalid)?;
         let reason = refused.first_failure.unwrap();
         check(&format!("refused for its time, not for {reason}"), reason.ends_with("-time"))?;
-        let graceful = late.verify(&Options { grace: 60, ..as_given() });
+        let graceful = late.verify(&Options { grace: 60, accept: Freshness::InGrace, ..as_given() });
         let by_certificate = graceful.failure().is_some_and(|check| check.found.contains(" is valid from "));
         check("taken in grace", by_certificate || graceful.facts.freshness == Some(Freshness::InGrace))?;
     }

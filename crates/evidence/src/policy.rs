@@ -1,0 +1,221 @@
+//! Judging authentic evidence: what of it a user takes. Everything that is not named is refused.
+
+use serde::Deserialize;
+
+use crate::Kind;
+use crate::dcap::{Freshness, Status, Tcb};
+use crate::snp::{Report, Tcb as SnpTcb};
+use crate::verdict::{Check, Outcome};
+
+/// What a user takes, as it stands in a policy file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Intel's combined TCB statuses that are taken.
+    pub tcb_status: Vec<Status>,
+    /// Advisories that may be open; `None` for any, as the status speaks for them.
+    pub advisories: Option<Vec<String>>,
+    /// Least number of Intel's TCB evaluation.
+    pub min_tcb_eval_number: Option<u32>,
+    /// Worst freshness of collateral that is taken.
+    pub freshness: Freshness,
+    /// For how many days after its next update collateral counts as in grace.
+    pub grace_days: u32,
+    /// Flags of a verdict that are taken, e.g. `vlek`, `vmpl-1`.
+    pub flags: Vec<String>,
+    /// Launch measurements that are taken, lowercase hex: SNP MEASUREMENT, MRTD, MRENCLAVE; none for any.
+    pub measurements: Vec<String>,
+    /// Least TCB of an SNP platform: the committed one counts, below which the platform cannot fall back.
+    pub min_snp_tcb: Option<MinSnpTcb>,
+}
+
+/// Least security versions of an SNP platform; what is not named is not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MinSnpTcb {
+    /// Of the FMC; only Turin and later have one.
+    pub fmc: u8,
+    /// Of the boot loader.
+    pub bootloader: u8,
+    /// Of the PSP's operating system.
+    pub tee: u8,
+    /// Of the SNP firmware.
+    pub snp: u8,
+    /// Of the microcode.
+    pub microcode: u8,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            tcb_status: vec![Status::UpToDate],
+            advisories: None,
+            min_tcb_eval_number: None,
+            freshness: Freshness::Fresh,
+            grace_days: 7,
+            flags: Vec::new(),
+            measurements: Vec::new(),
+            min_snp_tcb: None,
+        }
+    }
+}
+
+/// What of a verdict a policy looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Kind of the evidence.
+    pub kind: Kind,
+    /// The verdict's flags.
+    pub flags: &'a [String],
+    /// Intel's rating.
+    pub tcb: Option<&'a Tcb>,
+    /// The launch measurement.
+    pub measurement: Option<&'a [u8]>,
+    /// The SNP report.
+    pub snp: Option<&'a Report>,
+}
+
+impl Policy {
+    /// The policy's demands on authentic evidence, each with how it ended, in this order: `policy-flags`,
+    /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-measurement`.
+    /// Freshness is not among them: it is asked for while verifying.
+    pub fn judge(&self, subject: &Subject<'_>) -> Vec<Check> {
+        let mut checks = vec![self.flags(subject.flags)];
+        if matches!(subject.kind, Kind::Tdx | Kind::Sgx | Kind::AzTdxVtpm) {
+            checks.extend(self.intel(subject.tcb));
+        }
+        if let Some(least) = &self.min_snp_tcb
+            && matches!(subject.kind, Kind::Snp | Kind::AzSnpVtpm)
+        {
+            checks.push(least.check(subject.snp));
+        }
+        if !self.measurements.is_empty() {
+            let expected = self.measurements.join(" or ");
+            checks.push(match subject.measurement.map(hex::encode) {
+                Some(found) => check("policy-measurement", expected, &found, self.measurements.contains(&found)),
+                None => Check::not_made("policy-measurement", expected, "this evidence has no launch measurement"),
+            });
+        }
+        checks
+    }
+
+    fn flags(&self, flags: &[String]) -> Check {
+        let refused: Vec<&str> = flags.iter().filter(|flag| !self.flags.contains(flag)).map(String::as_str).collect();
+        let expected = if self.flags.is_empty() { "no flags".to_owned() } else { self.flags.join(", ") };
+        let found = if refused.is_empty() { "nothing else".to_owned() } else { refused.join(", ") };
+        check("policy-flags", expected, &found, refused.is_empty())
+    }
+
+    fn intel(&self, tcb: Option<&Tcb>) -> Vec<Check> {
+        const NAMES: [&str; 3] = ["policy-tcb-status", "policy-tcb-eval-number", "policy-advisories"];
+        let statuses = self.tcb_status.iter().map(|status| status.name()).collect::<Vec<_>>().join(" or ");
+        let Some(tcb) = tcb else {
+            return vec![Check::not_made(NAMES[0], statuses, "no TCB info for this platform was given")];
+        };
+        let mut checks = vec![check(NAMES[0], statuses, tcb.combined.name(), self.tcb_status.contains(&tcb.combined))];
+        if let Some(least) = self.min_tcb_eval_number {
+            let found = tcb.tcb_eval_number;
+            checks.push(check(NAMES[1], format!("at least {least}"), &found.to_string(), found >= least));
+        }
+        if let Some(taken) = &self.advisories {
+            let all = tcb.advisories.iter().flatten().chain(&tcb.tdx_module_advisories).chain(&tcb.qe_advisories);
+            let refused: Vec<&str> = all.filter(|id| !taken.contains(id)).map(String::as_str).collect();
+            let expected = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
+            let found = if refused.is_empty() { "nothing else".to_owned() } else { refused.join(", ") };
+            checks.push(check(NAMES[2], expected, &found, refused.is_empty()));
+        }
+        checks
+    }
+}
+
+impl MinSnpTcb {
+    fn check(&self, report: Option<&Report>) -> Check {
+        const NAME: &str = "policy-snp-tcb";
+        let expected = format!(
+            "committed at least bootloader {}, tee {}, snp {}, microcode {}{}",
+            self.bootloader,
+            self.tee,
+            self.snp,
+            self.microcode,
+            if self.fmc == 0 { String::new() } else { format!(", fmc {}", self.fmc) }
+        );
+        let Some(tcb) = report.map(|report| report.committed_tcb) else {
+            return Check::not_made(NAME, expected, "the report cannot be read");
+        };
+        let found = describe(&tcb);
+        let reached = tcb.fmc().unwrap_or(0) >= self.fmc
+            && tcb.bootloader() >= self.bootloader
+            && tcb.tee() >= self.tee
+            && tcb.snp() >= self.snp
+            && tcb.microcode() >= self.microcode;
+        check(NAME, expected, &found, reached)
+    }
+}
+
+fn describe(tcb: &SnpTcb) -> String {
+    let fmc = tcb.fmc().map(|fmc| format!(", fmc {fmc}")).unwrap_or_default();
+    format!("bootloader {}, tee {}, snp {}, microcode {}{fmc}", tcb.bootloader(), tcb.tee(), tcb.snp(), tcb.microcode())
+}
+
+fn check(name: &'static str, expected: String, found: &str, holds: bool) -> Check {
+    let outcome = if holds { Outcome::Passed } else { Outcome::Failed };
+    Check { name, outcome, expected, found: found.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcb(combined: Status) -> Tcb {
+        Tcb {
+            platform: combined,
+            platform_tcb_date: None,
+            advisories: Some(vec!["INTEL-SA-00001".to_owned()]),
+            tcb_eval_number: 17,
+            tdx_module: None,
+            tdx_module_advisories: Vec::new(),
+            qe: None,
+            qe_advisories: vec!["INTEL-SA-00002".to_owned()],
+            combined,
+            relaunch_advised: false,
+        }
+    }
+
+    /// The first demand that does not hold.
+    fn refusal(policy: &Policy, kind: Kind, flags: &[&str], tcb: Option<&Tcb>) -> Option<&'static str> {
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let subject = Subject { kind, flags: &flags, tcb, measurement: Some(&[0xAB]), snp: None };
+        policy.judge(&subject).into_iter().find(|check| check.outcome != Outcome::Passed).map(|check| check.name)
+    }
+
+    #[test]
+    fn by_default_only_an_up_to_date_platform_without_flags_is_taken() {
+        let policy = Policy::default();
+        let (good, bad) = (tcb(Status::UpToDate), tcb(Status::OutOfDate));
+        assert_eq!(refusal(&policy, Kind::Tdx, &[], Some(&good)), None);
+        assert_eq!(refusal(&policy, Kind::Tdx, &[], Some(&bad)), Some("policy-tcb-status"));
+        assert_eq!(refusal(&policy, Kind::Tdx, &[], None), Some("policy-tcb-status"));
+        assert_eq!(refusal(&policy, Kind::Snp, &[], None), None);
+        for flag in ["td-debug", "enclave-debug", "debug-policy", "vmpl-1", "vlek", "test-root", "software-tee"] {
+            assert_eq!(refusal(&policy, Kind::Tdx, &[flag], Some(&good)), Some("policy-flags"), "{flag}");
+            let taken = Policy { flags: vec![flag.to_owned()], ..Policy::default() };
+            assert_eq!(refusal(&taken, Kind::Tdx, &[flag], Some(&good)), None, "{flag}");
+        }
+    }
+
+    #[test]
+    fn each_demand_has_its_twin() {
+        let found = tcb(Status::UpToDate);
+        let refused = |policy: Policy| refusal(&policy, Kind::Tdx, &[], Some(&found));
+        let newest = |least| Policy { min_tcb_eval_number: Some(least), ..Policy::default() };
+        assert_eq!((refused(newest(17)), refused(newest(18))), (None, Some("policy-tcb-eval-number")));
+        let open = |ids: &[&str]| Policy {
+            advisories: Some(ids.iter().map(|&id| id.to_owned()).collect()),
+            ..Policy::default()
+        };
+        assert_eq!(refused(open(&["INTEL-SA-00001", "INTEL-SA-00002"])), None);
+        assert_eq!(refused(open(&["INTEL-SA-00001"])), Some("policy-advisories"));
+        let launch = |hex: &str| Policy { measurements: vec![hex.to_owned()], ..Policy::default() };
+        assert_eq!((refused(launch("ab")), refused(launch("ac"))), (None, Some("policy-measurement")));
+    }
+}
