@@ -14,6 +14,7 @@ mod bytes;
 mod checks;
 pub mod dcap;
 mod kind;
+pub mod pem;
 pub mod policy;
 pub mod snp;
 mod verdict;

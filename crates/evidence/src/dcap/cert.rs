@@ -2,11 +2,12 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
-use x509_cert::der::{Decode, Encode, Reader, SliceReader, pem};
+use x509_cert::der::{Decode, Encode, Reader, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::anchors::{Anchors, Root};
+use crate::pem::{self, PemError};
 
 /// Longest chain that is read, in bytes; real ones have 3700.
 const MAX_CHAIN: usize = 32 * 1024;
@@ -305,25 +306,12 @@ pub(super) fn is_ecdsa_sha256(algorithm: &AlgorithmIdentifierOwned) -> bool {
 }
 
 fn pem_blocks(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let text = std::str::from_utf8(text).map_err(|_| ChainError::Pem("not text".to_owned()))?;
-    let mut rest = text.trim_end_matches('\0').trim_ascii();
-    let mut blocks = Vec::new();
-    while !rest.is_empty() {
-        let end = rest.find(END).and_then(|at| at.checked_add(END.len()));
-        let block = end.and_then(|end| rest.split_at_checked(end)).filter(|(block, _)| block.starts_with(BEGIN));
-        let Some((block, after)) = block else {
-            return Err(ChainError::Pem("something other than a certificate".to_owned()));
-        };
-        if blocks.len() >= MAX_CERTIFICATES {
-            return Err(ChainError::Count(blocks.len().saturating_add(1)));
-        }
-        let (_, der) = pem::decode_vec(block.as_bytes()).map_err(|error| ChainError::Pem(error.to_string()))?;
-        blocks.push(der);
-        rest = after.trim_ascii_start();
-    }
-    Ok(blocks)
+    let zeros = text.iter().rev().take_while(|&&byte| byte == 0).count();
+    let text = text.get(..text.len().saturating_sub(zeros)).unwrap_or_default();
+    pem::certificates(text, MAX_CERTIFICATES).map_err(|error| match error {
+        PemError::Count(most) => ChainError::Count(most.saturating_add(1)),
+        PemError::Pem(why) => ChainError::Pem(why),
+    })
 }
 
 fn common_name(name: &x509_cert::name::Name) -> String {

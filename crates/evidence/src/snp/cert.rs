@@ -198,12 +198,12 @@ impl Certificate {
     }
 
     /// Whether the issuer's name is that of the other certificate's subject, byte for byte.
-    pub(super) fn names_issuer(&self, issuer: &Self) -> bool {
+    pub fn names_issuer(&self, issuer: &Self) -> bool {
         self.issuer == issuer.subject
     }
 
     /// Whether the other certificate is an authority and its key signed this one.
-    pub(super) fn is_signed_by(&self, issuer: &Self) -> bool {
+    pub fn is_signed_by(&self, issuer: &Self) -> bool {
         match &issuer.key {
             Key::Rsa4096(key) if issuer.may_sign => {
                 UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(&self.tbs, &self.signature).is_ok()
