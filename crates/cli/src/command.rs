@@ -8,7 +8,9 @@ use crate::output::Format;
 use crate::paths::Paths;
 use crate::run::options::RunOptions;
 use crate::verbs::kube::apply;
-use crate::verbs::{broker, contract, doctor, guest, image, k8s, measure, node, operator, probe, sealed, verify};
+use crate::verbs::{
+    broker, contract, doctor, evidence, guest, image, k8s, measure, node, operator, probe, sealed, verify,
+};
 
 /// Confidential containers that explain themselves.
 #[derive(Debug, Parser)]
@@ -48,6 +50,9 @@ pub enum Verb {
     /// Predicted launch measurements
     #[command(subcommand)]
     Measure(measure::Measure),
+    /// Evidence in files: decode it, judge it
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceVerb),
     /// The pod contract by itself
     #[command(subcommand)]
     Contract(contract::ContractVerb),
@@ -109,6 +114,7 @@ impl Verb {
             Self::Probe(verb) => verb.execute(format),
             Self::Guest(verb) => verb.execute(&paths, format),
             Self::Measure(verb) => verb.execute(&paths, format),
+            Self::Evidence(verb) => verb.execute(format),
             Self::Contract(verb) => block_on(verb.execute(&paths, format)),
             Self::Image(verb) => block_on(verb.execute(&paths, format)),
             Self::Verify(verb) => block_on(verb.execute(&paths, format)),

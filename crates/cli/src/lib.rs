@@ -1,6 +1,7 @@
 //! `belljar`: the command line. One file per verb under `verbs`, the way of `belljar run` under `run`.
 
 pub mod command;
+pub mod evidence;
 pub mod failure;
 pub mod k8s;
 pub mod kubectl;

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod contract;
 pub mod doctor;
+pub mod evidence;
 pub mod guest;
 pub mod image;
 pub mod k8s;

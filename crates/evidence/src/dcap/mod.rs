@@ -33,4 +33,4 @@ pub use pck::{Pck, PckError};
 pub use platform::{Freshness, Published, verify_collateral};
 pub use quote::{Body, CertificationData, MAX_QUOTE, Quote, QuoteError};
 pub use tcb::{Status, Tcb};
-pub use verify::{Facts, Fields, Missing, Options, Verifier, verify};
+pub use verify::{Facts, Fields, Missing, Options, PCK_CHAIN, Verifier, verify};

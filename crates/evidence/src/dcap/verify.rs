@@ -22,8 +22,8 @@ use crate::verdict::{Outcome, Verdict};
 const INTEL_QE: &str = "939a7233f79c4ca9940a0db3957f0607";
 /// Common name of a PCK's certificate.
 const PCK: &str = "Intel SGX PCK Certificate";
-/// Certification data that holds the chain itself.
-const PCK_CHAIN: u16 = 5;
+/// Type of certification data that holds the PCK chain itself.
+pub const PCK_CHAIN: u16 = 5;
 /// Most chains that a verifier remembers.
 const MAX_CHAINS: usize = 4096;
 

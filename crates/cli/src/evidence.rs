@@ -1,0 +1,8 @@
+//! Evidence in files: recognised, decoded, judged.
+
+pub mod answer;
+pub mod collateral;
+pub mod file;
+pub mod input;
+pub mod judge;
+pub mod vector;

@@ -1,0 +1,60 @@
+//! Files of a user, read within bounds.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::failure::Failure;
+
+/// Longest file that is read, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// The bytes of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE) {
+        return Err(Failure::usage(format!("{} is longer than {MAX_FILE} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Certificates of a file in PEM, or the one in DER.
+pub fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let all =
+        ders(&read(path)?, "CERTIFICATE").map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    if all.is_empty() {
+        return Err(Failure::usage(format!("{} holds no certificate: give it in PEM or DER", path.display())));
+    }
+    Ok(all)
+}
+
+/// The one certificate of a file in PEM or DER.
+pub fn certificate(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut all = certificates(path)?;
+    match (all.pop(), all.len()) {
+        (Some(one), 0) => Ok(one),
+        _ => Err(Failure::usage(format!("{} holds several certificates: give one", path.display()))),
+    }
+}
+
+/// The DER of all PEM blocks of that label; bytes that are no PEM are taken as they are.
+pub fn ders(bytes: &[u8], label: &str) -> Result<Vec<Vec<u8>>, String> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains("-----BEGIN "));
+    let Some(text) = text else { return Ok(vec![bytes.to_vec()]) };
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let mut all = Vec::new();
+    let mut rest = text;
+    while let Some((_, block)) = rest.split_once(&begin) {
+        let Some((body, after)) = block.split_once(&end) else {
+            return Err(format!("a block {begin} has no end"));
+        };
+        let body: String = body.split_ascii_whitespace().collect();
+        all.push(STANDARD.decode(body).map_err(|_| format!("a block {begin} is not base64"))?);
+        rest = after;
+    }
+    Ok(all)
+}

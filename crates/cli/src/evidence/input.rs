@@ -1,0 +1,152 @@
+//! A file of evidence: raw, or in one of the JSON wrappers of Confidential Containers.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use belljar_evidence::Kind;
+use belljar_rcar::snp::{CertType, SnpEvidence};
+use belljar_rcar::tdx::TdxEvidence;
+use serde_json::Value;
+
+use super::file;
+
+/// Evidence with what its file brings along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// An SNP report with its certificates, DER; empty ones were not there.
+    Snp {
+        /// The report.
+        report: Vec<u8>,
+        /// The endorsement key's certificate.
+        vek: Vec<u8>,
+        /// The intermediate.
+        intermediate: Vec<u8>,
+    },
+    /// A TDX or SGX quote, and a CC event log.
+    Quote {
+        /// Which of both.
+        kind: Kind,
+        /// The quote.
+        quote: Vec<u8>,
+        /// The event log.
+        log: Option<Vec<u8>>,
+    },
+}
+
+/// Why a file is no evidence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// Nothing that we know begins like this.
+    #[error("no evidence of a kind that belljar knows: {0}")]
+    Unknown(String),
+    /// A JSON wrapper that is not what its first members promise.
+    #[error("{kind} evidence in json: {why}")]
+    Wrapper {
+        /// Kind of the wrapper.
+        kind: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A kind of evidence that is named and cannot be judged.
+    #[error("{0} evidence cannot be judged by belljar: {1}")]
+    Foreign(&'static str, &'static str),
+}
+
+impl Evidence {
+    /// Recognises the bytes of a file; `kind` is what the user says they are.
+    pub fn read(bytes: &[u8], kind: Option<Kind>) -> Result<Self, InputError> {
+        if let Some(document) = json(bytes)? {
+            let evidence = Self::wrapped(&document)?;
+            return match kind {
+                Some(kind) if kind != evidence.kind() => Err(InputError::Wrapper {
+                    kind: kind.name(),
+                    why: format!("it holds {} evidence", evidence.kind()),
+                }),
+                _ => Ok(evidence),
+            };
+        }
+        match kind.or_else(|| Kind::of(bytes)) {
+            Some(Kind::Snp) => Ok(Self::Snp { report: bytes.to_vec(), vek: Vec::new(), intermediate: Vec::new() }),
+            Some(kind @ (Kind::Tdx | Kind::Sgx)) => Ok(Self::Quote { kind, quote: bytes.to_vec(), log: None }),
+            Some(kind) => Err(InputError::Unknown(format!("{kind} evidence is several files: give --vector or JSON"))),
+            None => Err(InputError::Unknown(format!("{} bytes that begin with {}", bytes.len(), beginning(bytes)))),
+        }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Snp { .. } => Kind::Snp,
+            Self::Quote { kind, .. } => *kind,
+        }
+    }
+
+    /// A document of the Key Broker Service protocol: the evidence itself, or a message that holds it.
+    fn wrapped(document: &Value) -> Result<Self, InputError> {
+        for member in ["tee-evidence", "primary_evidence", "evidence"] {
+            if let Some(inner) = document.get(member).filter(|inner| inner.is_object()) {
+                return Self::wrapped(inner);
+            }
+        }
+        let has = |member: &str| document.get(member).is_some();
+        if has("attestation_report") {
+            return snp(document);
+        }
+        if has("quote") {
+            return quote(document);
+        }
+        if has("svn") && has("report_data") {
+            return Err(InputError::Foreign("sample", "it is made without any hardware, by anyone"));
+        }
+        if has("device_evidence_list") {
+            return Err(InputError::Foreign("nvidia", "only CPUs and TPMs are known"));
+        }
+        if has("token") {
+            return Err(InputError::Foreign("cca", "only AMD, Intel and TPMs are known"));
+        }
+        let members: Vec<&str> =
+            document.as_object().into_iter().flat_map(|object| object.keys()).map(String::as_str).take(8).collect();
+        Err(InputError::Unknown(format!("json with the members {}", members.join(", "))))
+    }
+}
+
+/// The document, when the bytes are JSON.
+fn json(bytes: &[u8]) -> Result<Option<Value>, InputError> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes).map(Some).map_err(|error| InputError::Unknown(format!("broken json ({error})")))
+}
+
+fn snp(document: &Value) -> Result<Evidence, InputError> {
+    let wrong = |why: String| InputError::Wrapper { kind: "snp", why };
+    let evidence: SnpEvidence = serde_json::from_value(document.clone()).map_err(|error| wrong(error.to_string()))?;
+    let report = evidence.report_bytes().map_err(|error| wrong(error.to_string()))?.to_vec();
+    evidence.certificates().map_err(|error| wrong(error.to_string()))?;
+    let of = |kinds: &[CertType]| -> Result<Vec<u8>, InputError> {
+        let found = kinds.iter().find_map(|kind| evidence.certificate(kind)).unwrap_or_default();
+        let mut ders = file::ders(found, "CERTIFICATE").map_err(wrong)?;
+        Ok(ders.pop().unwrap_or_default())
+    };
+    // The key that the report names decides; the other one would not verify anyway.
+    Ok(Evidence::Snp { vek: of(&[CertType::VCEK, CertType::VLEK])?, intermediate: of(&[CertType::ASK])?, report })
+}
+
+fn quote(document: &Value) -> Result<Evidence, InputError> {
+    let wrong = |why: String| InputError::Wrapper { kind: "tdx or sgx", why };
+    let evidence: TdxEvidence = serde_json::from_value(document.clone()).map_err(|error| wrong(error.to_string()))?;
+    let quote = evidence.quote().map_err(|error| wrong(error.to_string()))?;
+    let log = evidence.eventlog().map_err(|error| wrong(error.to_string()))?;
+    match Kind::of(&quote) {
+        Some(kind @ (Kind::Tdx | Kind::Sgx)) => Ok(Evidence::Quote { kind, quote, log }),
+        _ => Err(wrong(format!("the quote begins with {}", beginning(&quote)))),
+    }
+}
+
+/// Decodes base64 of a JSON member.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+fn beginning(bytes: &[u8]) -> String {
+    if bytes.is_empty() { "nothing".to_owned() } else { hex::encode(bytes.iter().take(8).copied().collect::<Vec<_>>()) }
+}

@@ -1,0 +1,183 @@
+//! `belljar evidence inspect|verify`: what a file of evidence says, and whether it is authentic.
+
+use std::path::{Path, PathBuf};
+
+use belljar_evidence::Kind;
+use belljar_evidence::dcap::{Collateral, Missing, Quote};
+use belljar_evidence::policy::Policy;
+use belljar_evidence::snp::Report;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::evidence::answer::Answer;
+use crate::evidence::input::Evidence;
+use crate::evidence::judge::Terms;
+use crate::evidence::vector::{self, now, seconds};
+use crate::evidence::{collateral, file};
+use crate::failure::Failure;
+use crate::output::{Format, json as print_json, table};
+
+/// Evidence in files.
+#[derive(Debug, Subcommand)]
+pub enum EvidenceVerb {
+    /// Decode evidence of any kind; says nothing about its truth
+    #[command(after_help = "Example: belljar evidence inspect report.bin --format json")]
+    Inspect {
+        /// An SNP report, a TDX or SGX quote, or one of the JSON forms of Confidential Containers
+        file: PathBuf,
+        /// What the file is, where that cannot be told from its first bytes
+        #[arg(long)]
+        kind: Option<Kind>,
+    },
+    /// Judge evidence offline: every check, the verdict, and why
+    #[command(
+        after_help = "Examples: belljar evidence verify quote.bin --collateral ./collateral --at 2026-01-31T12:00:00Z\n          belljar evidence verify report.bin --vek vcek.der\n          belljar evidence verify --vector snp-turin-v5 --index vectors.json\nExit codes: 0 authentic, 1 refused, 3 could not decide (collateral or a certificate is missing)."
+    )]
+    Verify(Box<Verify>),
+}
+
+/// What to judge, and by what.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The evidence
+    #[arg(required_unless_present = "vector", conflicts_with = "vector")]
+    file: Option<PathBuf>,
+    /// What the file is, where that cannot be told from its first bytes
+    #[arg(long, conflicts_with = "vector")]
+    kind: Option<Kind>,
+    /// Entry of an index of test vectors; brings its own files and time
+    #[arg(long, value_name = "ID", requires = "index")]
+    vector: Option<String>,
+    /// The index of test vectors
+    #[arg(long, value_name = "FILE", requires = "vector")]
+    index: Option<PathBuf>,
+    /// Directory with Intel's collateral (`belljar collateral fetch` makes one)
+    #[arg(long, value_name = "DIR", conflicts_with = "vector")]
+    collateral: Option<PathBuf>,
+    /// Certificate of AMD's endorsement key (VCEK or VLEK), PEM or DER
+    #[arg(long, value_name = "FILE", conflicts_with = "vector")]
+    vek: Option<PathBuf>,
+    /// Certificate of its issuer (ASK or ASVK); AMD's are compiled in
+    #[arg(long, value_name = "FILE", conflicts_with = "vector")]
+    intermediate: Option<PathBuf>,
+    /// PCK chain for a quote that does not hold it, PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "vector")]
+    pck_chain: Option<PathBuf>,
+    /// Trust this root and no other; the vendors' are compiled in
+    #[arg(long, value_name = "FILE", conflicts_with = "vector")]
+    anchor: Option<PathBuf>,
+    /// Judge as of this time (default: now)
+    #[arg(long, value_name = "RFC3339", value_parser = seconds, conflicts_with = "vector")]
+    at: Option<u64>,
+    /// Report data that the attester had to include, padded with zeros
+    #[arg(long, value_name = "HEX", value_parser = bytes)]
+    nonce: Option<Bytes>,
+    /// HOST_DATA, MRCONFIGID or CONFIGID that the host had to set at launch, padded with zeros
+    #[arg(long, value_name = "HEX", value_parser = bytes)]
+    host_data: Option<Bytes>,
+    /// What of authentic evidence to take: a policy in TOML
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+/// Bytes of an option in hex.
+#[derive(Debug, Clone)]
+struct Bytes(Vec<u8>);
+
+fn bytes(text: &str) -> Result<Bytes, String> {
+    hex::decode(text).map(Bytes).map_err(|error| format!("not hex: {error}"))
+}
+
+impl EvidenceVerb {
+    /// Carries the verb out.
+    pub fn execute(self, format: Format) -> Result<i32, Failure> {
+        match self {
+            Self::Inspect { file, kind } => inspect(&file, kind, format),
+            Self::Verify(verify) => {
+                let answer = verify.judge()?;
+                match format {
+                    Format::Json => print_json(&answer)?,
+                    Format::Text => print!("{}", answer.text()),
+                }
+                Ok(answer.exit())
+            }
+        }
+    }
+}
+
+impl Verify {
+    fn judge(&self) -> Result<Answer, Failure> {
+        let policy = self.policy.as_deref().map(read_policy).transpose()?;
+        let own = |option: &Option<Bytes>| option.as_ref().map(|bytes| bytes.0.clone());
+        if let (Some(id), Some(index)) = (&self.vector, &self.index) {
+            let (_, evidence, mut terms) = vector::load(index, id)?;
+            terms.nonce = own(&self.nonce).or(terms.nonce);
+            terms.host_data = own(&self.host_data);
+            terms.policy = policy;
+            return terms.judge(&evidence);
+        }
+        let Some(path) = &self.file else { return Err(Failure::usage("give a file, or --vector and --index")) };
+        let certificate = |path: &Option<PathBuf>| path.as_deref().map(file::certificate).transpose();
+        let terms = Terms {
+            at: match self.at {
+                Some(at) => at,
+                None => now()?,
+            },
+            vek: certificate(&self.vek)?,
+            intermediate: certificate(&self.intermediate)?,
+            anchor: certificate(&self.anchor)?,
+            pck_chain: self.pck_chain.as_deref().map(file::read).transpose()?,
+            collateral: self.collateral.as_deref().map_or_else(|| Ok(Collateral::default()), collateral::directory)?,
+            missing: Missing::Undecided,
+            nonce: own(&self.nonce),
+            host_data: own(&self.host_data),
+            policy,
+        };
+        match Evidence::read(&file::read(path)?, self.kind) {
+            Ok(evidence) => terms.judge(&evidence),
+            Err(error) => Ok(Answer::unreadable(self.kind, error)),
+        }
+    }
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("policy {}: {error}", path.display()));
+    let bytes = file::read(path)?;
+    toml::from_slice(&bytes).map_err(|error| wrong(&error))
+}
+
+fn inspect(path: &Path, kind: Option<Kind>, format: Format) -> Result<i32, Failure> {
+    let evidence = Evidence::read(&file::read(path)?, kind)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let (kind, fields) = match &evidence {
+        Evidence::Snp { report, .. } => (Kind::Snp, to_json(&Report::read(report).map_err(Failure::usage)?)?),
+        Evidence::Quote { kind, quote, .. } => (*kind, to_json(&Quote::parse(quote).map_err(Failure::usage)?)?),
+    };
+    match format {
+        Format::Json => print_json(&json!({ "kind": kind, "fields": fields }))?,
+        Format::Text => {
+            println!("{kind} (decoded, not verified)\n");
+            let mut rows = Vec::new();
+            flatten("", &fields, &mut rows);
+            print!("{}", table(&["FIELD", "VALUE"], &rows));
+        }
+    }
+    Ok(0)
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(Failure::undecided)
+}
+
+/// One row for each leaf of a document.
+fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, member)| flatten(&below(key), member, rows)),
+        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+            items.iter().enumerate().for_each(|(at, item)| flatten(&below(&at.to_string()), item, rows));
+        }
+        Value::String(text) => rows.push(vec![name.to_owned(), text.clone()]),
+        other => rows.push(vec![name.to_owned(), other.to_string()]),
+    }
+}
