@@ -1,0 +1,158 @@
+//! Is an item authentic, and is it the one that was asked for? Signatures and names here; dates are facts.
+
+mod amd;
+mod intel;
+
+use belljar_evidence::{dcap, snp};
+
+use crate::item::{Item, Product};
+use crate::ladder::Facts;
+
+/// The roots that items may lead to.
+#[derive(Clone, Debug)]
+pub struct Anchors {
+    /// AMD's, and what the caller adds.
+    pub amd: snp::Anchors,
+    /// Intel's, and what the caller adds.
+    pub intel: dcap::Anchors,
+    /// Intel's root and the added ones, DER: revocation lists of a root name no chain.
+    intel_roots: Vec<Vec<u8>>,
+}
+
+impl Anchors {
+    /// The roots of the vendors that are compiled in.
+    pub fn vendors() -> Self {
+        Self { amd: snp::Anchors::amd(), intel: dcap::Anchors::intel(), intel_roots: vec![dcap::INTEL_ROOT.to_vec()] }
+    }
+
+    /// Trusts a root for tests, too; DER. It counts for the vendor whose profile it has (RSA: AMD, P-256: Intel).
+    ///
+    /// # Errors
+    /// [`Refused::Malformed`] when it has neither.
+    pub fn with_test_root(mut self, der: &[u8]) -> Result<Self, Refused> {
+        if snp::Certificate::parse(der).is_ok() {
+            self.amd = self.amd.with_test_root(der);
+        } else if dcap::Certificate::parse(der).is_ok() {
+            self.intel = self.intel.with_test_root(der);
+            self.intel_roots.push(der.to_vec());
+        } else {
+            return Err(Refused::Malformed {
+                what: "anchor",
+                why: "neither a root of AMD's profile nor one of Intel's".to_owned(),
+            });
+        }
+        Ok(self)
+    }
+}
+
+/// Why an item is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Its bytes cannot be read.
+    #[error("{what} cannot be read: {why}")]
+    Malformed {
+        /// Which part.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No chain leads from its signer to an anchor.
+    #[error("its signer does not lead to a trusted root: {0}")]
+    Chain(String),
+    /// The signature does not verify.
+    #[error("its signature does not verify: {0}")]
+    Signature(String),
+    /// Authentic, but not what was asked for.
+    #[error("it is not what was asked for: {claim} is {found}, expected {expected}")]
+    Another {
+        /// Which claim differs.
+        claim: &'static str,
+        /// What was asked for.
+        expected: String,
+        /// What it says.
+        found: String,
+    },
+    /// Issued later than the time to judge at.
+    #[error("it is issued at {issued}, later than {at} (seconds since 1970): set this machine's clock")]
+    NotYet {
+        /// When it was issued.
+        issued: u64,
+        /// The time to judge at.
+        at: u64,
+    },
+    /// Past its next update, or its signer's certificates have ended.
+    #[error("it is out of date since {since}, now is {at} (seconds since 1970): the service is behind, or replays")]
+    Expired {
+        /// Last second at which it was in date.
+        since: u64,
+        /// The time to judge at.
+        at: u64,
+    },
+    /// Older than one that is known already.
+    #[error(
+        "it is older than the one that is known ({claim} {found}, known is {known}): the service is behind, or replays"
+    )]
+    Older {
+        /// Which claim went back.
+        claim: &'static str,
+        /// The known one's.
+        known: u64,
+        /// What it says.
+        found: u64,
+    },
+}
+
+/// Verifies an item whatever its dates: signatures up to an anchor, and that it is the item. `chain` is PEM as the
+/// service gives it beside the item, the signer first; items that are chains themselves have none.
+///
+/// Intel's documents do not say whether they are of the standard or the early line: that is taken from the address.
+///
+/// # Errors
+/// [`Refused::Malformed`], [`Refused::Chain`], [`Refused::Signature`] or [`Refused::Another`].
+pub fn verify(item: &Item, body: &[u8], chain: &[u8], anchors: &Anchors) -> Result<Facts, Refused> {
+    match item {
+        Item::Vcek { product, hwid, tcb } => amd::vcek(*product, hwid, *tcb, body, chain, &anchors.amd),
+        Item::VekChain { product, kind } => amd::chain(*product, *kind, body, &anchors.amd),
+        Item::TcbInfo { tee, fmspc, .. } => intel::tcb_info(*tee, *fmspc, body, chain, &anchors.intel),
+        Item::QeIdentity { tee, .. } => intel::qe_identity(*tee, body, chain, &anchors.intel),
+        Item::PckCrl(ca) => intel::pck_crl(*ca, body, chain, &anchors.intel),
+        Item::RootCrl => intel::root_crl(body, &anchors.intel, &anchors.intel_roots),
+    }
+}
+
+/// The compiled-in chain for chips of a product line, PEM: it spares a request to the service.
+pub fn builtin_chain(product: Product) -> Vec<u8> {
+    amd::builtin(product)
+}
+
+/// What a service says must be in date, and not older than what it said before.
+///
+/// # Errors
+/// [`Refused::NotYet`], [`Refused::Expired`] or [`Refused::Older`].
+pub fn in_date(facts: &Facts, known: Option<&Facts>, at: u64) -> Result<(), Refused> {
+    if at < facts.issued {
+        return Err(Refused::NotYet { issued: facts.issued, at });
+    }
+    let since = facts.next_update.min(facts.expires);
+    if at > since {
+        return Err(Refused::Expired { since, at });
+    }
+    let Some(known) = known else { return Ok(()) };
+    if let (Some(found), Some(known)) = (facts.evaluation_number, known.evaluation_number)
+        && found < known
+    {
+        return Err(Refused::Older { claim: "evaluation number", known: known.into(), found: found.into() });
+    }
+    if facts.issued < known.issued {
+        return Err(Refused::Older { claim: "issue date", known: known.issued, found: facts.issued });
+    }
+    Ok(())
+}
+
+fn same(claim: &'static str, expected: &str, found: &str) -> Result<(), Refused> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Refused::Another { claim, expected: expected.to_owned(), found: found.to_owned() })
+}

@@ -1,0 +1,54 @@
+//! AMD's shape of certificates for the fake key distribution service.
+
+use belljar_collateral::{Item, Product};
+use belljar_evidence::pem;
+
+use crate::pki::{CHIP, Cert, Keys, TCB};
+
+/// A root, an authority, and what they sign.
+pub struct Amd {
+    keys: Keys,
+    pub ark: Vec<u8>,
+    pub chain: Vec<u8>,
+}
+
+impl Amd {
+    pub fn new() -> Self {
+        let keys = Keys::new();
+        let ark = Cert::authority("ARK-Milan", "ARK-Milan", &keys.ark).sign(&keys.ark);
+        let ask = Cert::authority("SEV-Milan", "ARK-Milan", &keys.ask).sign(&keys.ark);
+        let chain = [pem::encode(&ask), pem::encode(&ark)].concat().into_bytes();
+        Self { keys, ark, chain }
+    }
+
+    /// The certificate of the chip, after `change`.
+    pub fn vcek(&self, change: impl FnOnce(&mut Cert)) -> Vec<u8> {
+        let mut cert = Cert::vcek("SEV-Milan", &self.keys);
+        change(&mut cert);
+        cert.sign(&self.keys.ask)
+    }
+
+    /// The same, signed by another key than the authority's.
+    pub fn forged(&self) -> Vec<u8> {
+        Cert::vcek("SEV-Milan", &self.keys).sign(&self.keys.ark)
+    }
+}
+
+/// The chip of the certificate.
+pub fn item() -> Item {
+    Item::vcek(Product::Milan, &CHIP, TCB).unwrap()
+}
+
+/// Another chip.
+pub fn other(byte: u8) -> Item {
+    Item::vcek(Product::Milan, &[byte; 64], TCB).unwrap()
+}
+
+/// Where the item is asked for.
+pub fn path(item: &Item) -> String {
+    let Item::Vcek { hwid, .. } = item else { panic!("not a VCEK") };
+    let hwid: String = hwid.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("/vcek/v1/Milan/{hwid}?blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219")
+}
+
+pub const CHAIN: &str = "/vcek/v1/Milan/cert_chain";
