@@ -9,6 +9,9 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
+/// One use of the verb, given the folder of the vectors.
+type Use = fn(&Path) -> Result<(), Failed>;
+
 fn main() {
     let folder = std::env::var_os("BELLJAR_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
@@ -21,7 +24,7 @@ fn main() {
                 let (folder, entries) = (Arc::clone(&folder), entries.clone());
                 Trial::test(format!("vectors::{kind}"), move || all_of_kind(&folder, &entries, kind))
             });
-            let uses: [(&str, fn(&Path) -> Result<(), Failed>); 4] = [
+            let uses: [(&str, Use); 4] = [
                 ("uses::quote_and_collateral", quote_and_collateral),
                 ("uses::policy", policy),
                 ("uses::json_wrappers", json_wrappers),

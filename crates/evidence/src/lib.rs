@@ -10,6 +10,7 @@
 //! evidence: it is reported as the flag `debug-policy` and not as a failure.
 #![forbid(unsafe_code)]
 
+pub mod azure;
 mod bytes;
 mod checks;
 pub mod dcap;
@@ -17,6 +18,7 @@ mod kind;
 pub mod pem;
 pub mod policy;
 pub mod snp;
+pub mod tpm;
 mod verdict;
 
 pub use kind::Kind;

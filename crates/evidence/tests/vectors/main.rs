@@ -8,6 +8,7 @@ mod dcap;
 mod dcap_sweeps;
 mod index;
 mod snp;
+mod vtpm;
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +19,12 @@ fn main() {
     let folder = std::env::var_os("BELLJAR_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
     let trials = match Index::read(&folder) {
-        Ok(index) => {
-            snp::trials(&index).into_iter().chain(dcap::trials(&index)).chain(dcap_sweeps::trials(&index)).collect()
-        }
+        Ok(index) => snp::trials(&index)
+            .into_iter()
+            .chain(dcap::trials(&index))
+            .chain(dcap_sweeps::trials(&index))
+            .chain(vtpm::trials(&index))
+            .collect(),
         Err(error) => {
             eprintln!("no vectors at {} ({error}): every vector is ignored", folder.display());
             vec![Trial::test("index_of_vectors", || Err("not run".into())).with_ignored_flag(true)]
