@@ -13,25 +13,34 @@
 //! ([`Clock`]); what it verifies with, `belljar-evidence`, does none of this.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod cache;
 pub mod check;
 mod clock;
+mod collection;
+mod directory;
 mod document;
 mod fetch;
 mod http;
 mod item;
 mod ladder;
 mod lock;
+pub mod need;
 mod pace;
 mod service;
+mod signing;
 
 pub use belljar_evidence::dcap::Freshness;
+pub use bundle::{Bundle, BundleError, MAX_BUNDLE, MAX_ITEMS};
 pub use cache::{Cache, CacheError};
 pub use check::{Anchors, Refused};
 pub use clock::{Clock, SystemClock};
+pub use collection::Collection;
+pub use directory::{Directory, DirectoryError};
 pub use document::{Document, DocumentError, MAX_BODY, MAX_DOCUMENT};
 pub use fetch::{FetchError, FetchOptions, Fetcher, Obtained};
 pub use http::{HttpError, HttpOptions, Limits, Proxies};
 pub use item::{Endorsement, Item, ItemError, PckCa, Product, Tee, Update};
 pub use ladder::{DEFAULT_GRACE, Facts, rung_name};
 pub use service::{AnswerError, Services, VCEK_INTERVAL};
+pub use signing::{BundleKey, KeyError, MAX_KEY, PublicKey};

@@ -6,6 +6,7 @@ mod fake;
 mod intel;
 mod kds;
 mod network;
+mod offline;
 mod pcs;
 #[allow(dead_code, reason = "the tests of the evidence crate use the rest")]
 #[path = "../../../evidence/tests/pki/mod.rs"]

@@ -1,0 +1,59 @@
+//! Items by what needs them: of a bundle, a cache or a directory.
+
+use belljar_evidence::dcap::Collateral;
+use belljar_evidence::pem;
+use belljar_evidence::snp::Chain;
+
+use crate::document::Document;
+use crate::item::Item;
+
+/// Documents to choose from. What is chosen is given as it is: whoever judges evidence verifies it again.
+#[derive(Clone, Debug, Default)]
+pub struct Collection {
+    documents: Vec<Document>,
+}
+
+impl Collection {
+    /// From the documents of a bundle or a cache.
+    pub fn new(documents: Vec<Document>) -> Self {
+        Self { documents }
+    }
+
+    /// All of them.
+    pub fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+
+    /// One item.
+    pub fn find(&self, item: &Item) -> Option<&Document> {
+        self.documents.iter().find(|document| document.item == *item)
+    }
+
+    /// The items that a quote needs ([`crate::need::of_quote`]), as its verifier takes them; what is missing stays empty.
+    pub fn dcap(&self, items: &[Item]) -> Collateral {
+        let mut collateral = Collateral::default();
+        for document in items.iter().filter_map(|item| self.find(item)) {
+            let (body, chain) = (document.body.clone(), document.chain.clone());
+            match document.item {
+                Item::TcbInfo { .. } => (collateral.tcb_info, collateral.tcb_signing_chain) = (body, chain),
+                Item::QeIdentity { .. } => (collateral.qe_identity, collateral.qe_signing_chain) = (body, chain),
+                Item::PckCrl(_) => (collateral.pck_crl, collateral.pck_crl_chain) = (body, chain),
+                Item::RootCrl => collateral.root_crl = body,
+                Item::Vcek { .. } | Item::VekChain { .. } => {}
+            }
+        }
+        collateral
+    }
+
+    /// The chip's certificate that a report needs ([`crate::need::of_report`]) with its authority; `None` when it is not
+    /// there.
+    pub fn snp(&self, items: &[Item]) -> Option<Chain> {
+        let vcek = items.iter().filter(|item| matches!(item, Item::Vcek { .. })).find_map(|item| self.find(item))?;
+        let mut authorities = pem::certificates(&vcek.chain, 2).unwrap_or_default().into_iter();
+        Some(Chain {
+            vek: vcek.body.clone(),
+            ask: authorities.next().unwrap_or_default(),
+            ark: authorities.next().unwrap_or_default(),
+        })
+    }
+}
