@@ -14,6 +14,7 @@ pub mod azure;
 mod bytes;
 mod checks;
 pub mod dcap;
+pub mod eventlog;
 mod kind;
 pub mod pem;
 pub mod policy;

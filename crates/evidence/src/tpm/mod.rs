@@ -67,7 +67,7 @@ impl Hash {
     }
 
     /// Length of a digest in bytes.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         self.algorithm().output_len()
     }
 

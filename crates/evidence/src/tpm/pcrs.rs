@@ -65,7 +65,7 @@ impl Pcrs {
         if register >= REGISTERS {
             return Err(PcrsError::Register(usize::from(register)));
         }
-        let expected = self.hash.len();
+        let expected = self.hash.size();
         if value.len() != expected {
             return Err(PcrsError::Length { register, found: value.len(), expected });
         }

@@ -6,6 +6,7 @@
 
 mod dcap;
 mod dcap_sweeps;
+mod eventlog;
 mod index;
 mod snp;
 mod vtpm;
@@ -19,11 +20,9 @@ fn main() {
     let folder = std::env::var_os("BELLJAR_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
     let trials = match Index::read(&folder) {
-        Ok(index) => snp::trials(&index)
+        Ok(index) => [snp::trials, dcap::trials, dcap_sweeps::trials, vtpm::trials, eventlog::trials]
             .into_iter()
-            .chain(dcap::trials(&index))
-            .chain(dcap_sweeps::trials(&index))
-            .chain(vtpm::trials(&index))
+            .flat_map(|of| of(&index))
             .collect(),
         Err(error) => {
             eprintln!("no vectors at {} ({error}): every vector is ignored", folder.display());

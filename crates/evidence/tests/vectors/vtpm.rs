@@ -181,7 +181,7 @@ fn no_flipped_bit_is_valid(genuine: &Evidence) -> Result<(), Failed> {
     for place in 0..3 {
         let mut changed = genuine.clone();
         for bit in (0..part(&mut changed, place).len() * 8).step_by(step) {
-            let unsigned = place == 0 && (0x40..0x100).contains(&bit) || place == 0 && genuine.kind != "az-snp-vtpm";
+            let unsigned = place == 0 && ((0x40..0x100).contains(&bit) || genuine.kind != "az-snp-vtpm");
             if unsigned {
                 continue;
             }
