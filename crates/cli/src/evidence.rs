@@ -6,3 +6,4 @@ pub mod file;
 pub mod input;
 pub mod judge;
 pub mod vector;
+pub mod wrapped_tpm;

@@ -19,7 +19,7 @@ fn main() {
     let trials = match std::fs::read(folder.join("vectors.json")) {
         Ok(index) => {
             let entries: Vec<Value> = serde_json::from_slice(&index).unwrap();
-            let kinds = ["snp", "tdx", "sgx"];
+            let kinds = ["snp", "tdx", "sgx", "az-snp-vtpm", "az-tdx-vtpm", "tpm"];
             let of_kind = kinds.map(|kind| {
                 let (folder, entries) = (Arc::clone(&folder), entries.clone());
                 Trial::test(format!("vectors::{kind}"), move || all_of_kind(&folder, &entries, kind))

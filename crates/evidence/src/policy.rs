@@ -1,10 +1,13 @@
 //! Judging authentic evidence: what of it a user takes. Everything that is not named is refused.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::Kind;
 use crate::dcap::{Freshness, Status, Tcb};
 use crate::snp::{Report, Tcb as SnpTcb};
+use crate::tpm::Pcrs;
 use crate::verdict::{Check, Outcome};
 
 /// What a user takes, as it stands in a policy file.
@@ -25,6 +28,8 @@ pub struct Policy {
     pub flags: Vec<String>,
     /// Launch measurements that are taken, lowercase hex: SNP MEASUREMENT, MRTD, MRENCLAVE; none for any.
     pub measurements: Vec<String>,
+    /// Values that registers of a TPM must have, by name (`pcr00` to `pcr23`), lowercase hex.
+    pub pcrs: BTreeMap<String, String>,
     /// Least TCB of an SNP platform: the committed one counts, below which the platform cannot fall back.
     pub min_snp_tcb: Option<MinSnpTcb>,
 }
@@ -55,6 +60,7 @@ impl Default for Policy {
             grace_days: 7,
             flags: Vec::new(),
             measurements: Vec::new(),
+            pcrs: BTreeMap::new(),
             min_snp_tcb: None,
         }
     }
@@ -73,11 +79,14 @@ pub struct Subject<'a> {
     pub measurement: Option<&'a [u8]>,
     /// The SNP report.
     pub snp: Option<&'a Report>,
+    /// Register values that a TPM's quote covers.
+    pub registers: Option<&'a Pcrs>,
 }
 
 impl Policy {
     /// The policy's demands on authentic evidence, each with how it ended, in this order: `policy-flags`,
-    /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-measurement`.
+    /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-measurement`,
+    /// `policy-pcrs`.
     /// Freshness is not among them: it is asked for while verifying.
     pub fn judge(&self, subject: &Subject<'_>) -> Vec<Check> {
         let mut checks = vec![self.flags(subject.flags)];
@@ -96,7 +105,24 @@ impl Policy {
                 None => Check::not_made("policy-measurement", expected, "this evidence has no launch measurement"),
             });
         }
+        if !self.pcrs.is_empty() {
+            checks.push(self.registers(subject.registers));
+        }
         checks
+    }
+
+    fn registers(&self, found: Option<&Pcrs>) -> Check {
+        const NAME: &str = "policy-pcrs";
+        let expected = self.pcrs.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ");
+        let Some(found) = found else {
+            return Check::not_made(NAME, expected, "this evidence covers no register values");
+        };
+        let value = |name: &str| {
+            let register = name.strip_prefix("pcr").and_then(|number| number.parse().ok());
+            register.and_then(|register| found.get(register)).map_or_else(|| "nothing".to_owned(), hex::encode)
+        };
+        let found: Vec<String> = self.pcrs.keys().map(|name| format!("{name} {}", value(name))).collect();
+        Check::same(NAME, expected, found.join(" "))
     }
 
     fn flags(&self, flags: &[String]) -> Check {
@@ -184,7 +210,7 @@ mod tests {
     /// The first demand that does not hold.
     fn refusal(policy: &Policy, kind: Kind, flags: &[&str], tcb: Option<&Tcb>) -> Option<&'static str> {
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let subject = Subject { kind, flags: &flags, tcb, measurement: Some(&[0xAB]), snp: None };
+        let subject = Subject { kind, flags: &flags, tcb, measurement: Some(&[0xAB]), snp: None, registers: None };
         policy.judge(&subject).into_iter().find(|check| check.outcome != Outcome::Passed).map(|check| check.name)
     }
 
@@ -217,5 +243,23 @@ mod tests {
         assert_eq!(refused(open(&["INTEL-SA-00001"])), Some("policy-advisories"));
         let launch = |hex: &str| Policy { measurements: vec![hex.to_owned()], ..Policy::default() };
         assert_eq!((refused(launch("ab")), refused(launch("ac"))), (None, Some("policy-measurement")));
+    }
+
+    #[test]
+    fn registers_must_have_the_values_that_are_named() {
+        let mut registers = Pcrs::none(crate::tpm::Hash::Sha256);
+        registers.set(8, vec![8; 32]).unwrap();
+        let outcome = |name: &str, value: &[u8], found: Option<&Pcrs>| {
+            let pcrs = BTreeMap::from([(name.to_owned(), hex::encode(value))]);
+            let policy = Policy { pcrs, ..Policy::default() };
+            let subject =
+                Subject { kind: Kind::Tpm, flags: &[], tcb: None, measurement: None, snp: None, registers: found };
+            policy.judge(&subject).into_iter().find(|check| check.name == "policy-pcrs").map(|check| check.outcome)
+        };
+        assert_eq!(outcome("pcr08", &[8; 32], Some(&registers)), Some(Outcome::Passed));
+        assert_eq!(outcome("pcr08", &[9; 32], Some(&registers)), Some(Outcome::Failed));
+        assert_eq!(outcome("pcr09", &[8; 32], Some(&registers)), Some(Outcome::Failed));
+        assert_eq!(outcome("register 8", &[8; 32], Some(&registers)), Some(Outcome::Failed));
+        assert_eq!(outcome("pcr08", &[8; 32], None), Some(Outcome::NotChecked));
     }
 }

@@ -77,6 +77,22 @@ impl Answer {
         }
     }
 
+    /// The answer about one part of evidence, which nothing can be said about.
+    pub fn part(kind: Kind) -> Self {
+        let check = Check::not_made(
+            "parts",
+            "evidence with all its parts",
+            format!(
+                "this is one part of {kind} evidence: give the evidence in JSON, with the key, the signature and the values"
+            ),
+        );
+        let mut answer = Self::unreadable(Some(kind), "");
+        answer.verdict = Decision::Undecided;
+        answer.first_failure = Some(check.name);
+        answer.checks = vec![check];
+        answer
+    }
+
     /// The exit code: 0 authentic, 1 refused, 3 could not decide.
     pub fn exit(&self) -> i32 {
         match self.verdict {

@@ -1,12 +1,11 @@
 //! A file of evidence: raw, or in one of the JSON wrappers of Confidential Containers.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use belljar_evidence::Kind;
 use belljar_rcar::snp::{CertType, SnpEvidence};
 use belljar_rcar::tdx::TdxEvidence;
 use serde_json::Value;
 
-use super::file;
+use super::{file, wrapped_tpm};
 
 /// Evidence with what its file brings along.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +28,46 @@ pub enum Evidence {
         /// The event log.
         log: Option<Vec<u8>>,
     },
+    /// Evidence of Azure's virtual TPM.
+    Vtpm {
+        /// On SNP or on TDX.
+        kind: Kind,
+        /// The paravisor's report.
+        hcl_report: Vec<u8>,
+        /// The quote with its parts.
+        tpm: TpmQuote,
+        /// Certificate of the endorsement key, DER; SNP.
+        vek: Vec<u8>,
+        /// The TD's quote; TDX.
+        td_quote: Vec<u8>,
+    },
+    /// A quote of a TPM.
+    Tpm {
+        /// The attestation key, PEM or DER.
+        ak: Vec<u8>,
+        /// The quote with its parts.
+        tpm: TpmQuote,
+    },
+    /// One part of evidence by itself: it can be decoded, and not judged.
+    Part {
+        /// What it is a part of.
+        kind: Kind,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A TPM's quote, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmQuote {
+    /// TPMS_ATTEST.
+    pub message: Vec<u8>,
+    /// Its signature.
+    pub signature: Vec<u8>,
+    /// Whether that is a TPMT_SIGNATURE; else it is a bare RSA number.
+    pub signature_is_structured: bool,
+    /// Values of the registers 0, 1, 2 and so on of the SHA-256 bank.
+    pub pcrs: Vec<Vec<u8>>,
 }
 
 /// Why a file is no evidence.
@@ -67,7 +106,7 @@ impl Evidence {
         match kind.or_else(|| Kind::of(bytes)) {
             Some(Kind::Snp) => Ok(Self::Snp { report: bytes.to_vec(), vek: Vec::new(), intermediate: Vec::new() }),
             Some(kind @ (Kind::Tdx | Kind::Sgx)) => Ok(Self::Quote { kind, quote: bytes.to_vec(), log: None }),
-            Some(kind) => Err(InputError::Unknown(format!("{kind} evidence is several files: give --vector or JSON"))),
+            Some(kind) => Ok(Self::Part { kind, bytes: bytes.to_vec() }),
             None => Err(InputError::Unknown(format!("{} bytes that begin with {}", bytes.len(), beginning(bytes)))),
         }
     }
@@ -76,7 +115,8 @@ impl Evidence {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Snp { .. } => Kind::Snp,
-            Self::Quote { kind, .. } => *kind,
+            Self::Quote { kind, .. } | Self::Vtpm { kind, .. } | Self::Part { kind, .. } => *kind,
+            Self::Tpm { .. } => Kind::Tpm,
         }
     }
 
@@ -90,6 +130,12 @@ impl Evidence {
         let has = |member: &str| document.get(member).is_some();
         if has("attestation_report") {
             return snp(document);
+        }
+        if has("hcl_report") || has("report") && has("vcek") {
+            return wrapped_tpm::vtpm(document);
+        }
+        if has("ak_public") {
+            return wrapped_tpm::tpm(document);
         }
         if has("quote") {
             return quote(document);
@@ -140,11 +186,6 @@ fn quote(document: &Value) -> Result<Evidence, InputError> {
         Some(kind @ (Kind::Tdx | Kind::Sgx)) => Ok(Evidence::Quote { kind, quote, log }),
         _ => Err(wrong(format!("the quote begins with {}", beginning(&quote)))),
     }
-}
-
-/// Decodes base64 of a JSON member.
-pub fn base64(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
 }
 
 fn beginning(bytes: &[u8]) -> String {

@@ -1,12 +1,13 @@
 //! Judges one piece of evidence by what its user gave along with it.
 
-use belljar_evidence::dcap::{self, Collateral, Missing};
+use belljar_evidence::dcap::{self, Collateral, Missing, Verifier};
 use belljar_evidence::policy::{Policy, Subject};
 use belljar_evidence::snp::{self, Chain};
-use belljar_evidence::{Check, Kind, Verdict};
+use belljar_evidence::tpm::{AkTrust, Hash, Pcrs, PublicKey, Signature};
+use belljar_evidence::{Check, Kind, Verdict, azure, eventlog, tpm};
 
 use super::answer::Answer;
-use super::input::Evidence;
+use super::input::{Evidence, TpmQuote};
 use crate::failure::Failure;
 
 /// What belongs to the evidence, and what its user asks for.
@@ -26,6 +27,10 @@ pub struct Terms {
     pub collateral: Collateral,
     /// What to do about collateral that was not given.
     pub missing: Missing,
+    /// An event log of the boot; goes before the one that the evidence brings.
+    pub event_log: Option<Vec<u8>>,
+    /// Fingerprints of attestation keys of TPMs that are trusted.
+    pub trusted_aks: Vec<[u8; 32]>,
     /// What the attester had to include.
     pub nonce: Option<Vec<u8>>,
     /// What the host had to set at launch.
@@ -39,7 +44,10 @@ impl Terms {
     pub fn judge(&self, evidence: &Evidence) -> Result<Answer, Failure> {
         match evidence {
             Evidence::Snp { report, vek, intermediate } => self.snp(report, vek, intermediate),
-            Evidence::Quote { kind, quote, .. } => self.quote(*kind, quote),
+            Evidence::Quote { kind, quote, log } => self.quote(*kind, quote, log.as_deref()),
+            Evidence::Vtpm { kind, hcl_report, tpm, vek, td_quote } => self.vtpm(*kind, hcl_report, tpm, vek, td_quote),
+            Evidence::Tpm { ak, tpm } => self.tpm(ak, tpm),
+            Evidence::Part { kind, .. } => Ok(Answer::part(*kind)),
         }
     }
 
@@ -60,15 +68,13 @@ impl Terms {
             found.map(|report| &report.host_data[..]),
         );
         let measurement = found.map(|report| &report.measurement[..]);
-        self.apply_policy(&mut verdict, Kind::Snp, None, measurement, found);
+        let subject = Found { kind: Kind::Snp, tcb: None, measurement, snp: found, registers: None };
+        self.apply_policy(&mut verdict, &subject);
         Answer::new(Kind::Snp, &verdict)
     }
 
-    fn quote(&self, kind: Kind, quote: &[u8]) -> Result<Answer, Failure> {
-        let anchors = match &self.anchor {
-            Some(root) => dcap::Anchors::none().with_test_root(root),
-            None => dcap::Anchors::intel(),
-        };
+    fn quote(&self, kind: Kind, quote: &[u8], log: Option<&[u8]>) -> Result<Answer, Failure> {
+        let anchors = self.intel_anchors();
         let holds_chain = |quote: &dcap::Quote| quote.certification.kind == dcap::PCK_CHAIN;
         if self.pck_chain.is_some() && dcap::Quote::parse(quote).is_ok_and(|quote| holds_chain(&quote)) {
             return Err(Failure::usage("this quote holds its own PCK chain: leave --pck-chain out"));
@@ -81,14 +87,111 @@ impl Terms {
             verdict.require(Check::same("kind", kind.name(), if is_td { "tdx" } else { "sgx" }));
         }
         let found = found.as_ref();
+        if let Some(log) = self.event_log.as_deref().or(log) {
+            verdict.require(match found.map(|quote| &quote.body) {
+                Some(dcap::Body::Td(td)) => eventlog::check_rtmrs(log, &td.rtmr),
+                _ => Check::not_made("event-log", "a log of this td's boot", "the evidence is of no td"),
+            });
+        }
         self.expect(&mut verdict, found.map(|quote| &quote.report_data()[..]), found.map(|quote| quote.host_data()));
         let tcb = verdict.facts.tcb.clone();
         let measurement = found.map(|quote| match &quote.body {
             dcap::Body::Td(report) => &report.mrtd[..],
             dcap::Body::Enclave(report) => &report.mrenclave[..],
         });
-        self.apply_policy(&mut verdict, kind, tcb.as_ref(), measurement, None);
+        let subject = Found { kind, tcb: tcb.as_ref(), measurement, snp: None, registers: None };
+        self.apply_policy(&mut verdict, &subject);
         Answer::new(kind, &verdict)
+    }
+
+    fn vtpm(
+        &self,
+        kind: Kind,
+        hcl_report: &[u8],
+        quote: &TpmQuote,
+        vek: &[u8],
+        td_quote: &[u8],
+    ) -> Result<Answer, Failure> {
+        let pcrs = match registers(quote) {
+            Ok(pcrs) => pcrs,
+            Err(error) => return Ok(Answer::unreadable(Some(kind), error)),
+        };
+        let evidence =
+            azure::Evidence { hcl_report, quote: &quote.message, signature: signature(quote), pcrs: Some(&pcrs) };
+        let options = self.tpm_options();
+        let mut verdict = if kind == Kind::AzSnpVtpm {
+            let chain = Chain {
+                ark: self.anchor.clone().unwrap_or_default(),
+                ask: self.intermediate.clone().unwrap_or_default(),
+                vek: self.vek.clone().unwrap_or_else(|| vek.to_vec()),
+            };
+            let anchors = self.anchor.as_deref().map_or_else(snp::Anchors::amd, snp::Anchors::only);
+            azure::verify_snp(&evidence, &chain, &anchors, self.at, &options)
+        } else {
+            let verifier = Verifier::new(&self.collateral, self.intel_anchors());
+            azure::verify_tdx(&evidence, td_quote, &verifier, self.at, &self.options(), &options)
+        };
+        let facts = verdict.facts.clone();
+        self.expect_of_tpm(&mut verdict, facts.registers.as_ref());
+        let td = facts.td_quote.as_ref().and_then(|fields| match &fields.quote.body {
+            dcap::Body::Td(td) => Some(&td.mrtd[..]),
+            dcap::Body::Enclave(_) => None,
+        });
+        let subject = Found {
+            kind,
+            tcb: facts.tcb.as_ref(),
+            measurement: facts.fields.snp.as_ref().map(|report| &report.measurement[..]).or(td),
+            snp: facts.fields.snp.as_ref(),
+            registers: facts.registers.as_ref(),
+        };
+        self.apply_policy(&mut verdict, &subject);
+        Answer::new(kind, &verdict)
+    }
+
+    fn tpm(&self, ak: &[u8], quote: &TpmQuote) -> Result<Answer, Failure> {
+        let (key, pcrs) = match (PublicKey::from_spki(ak), registers(quote)) {
+            (Ok(key), Ok(pcrs)) => (key, pcrs),
+            (Err(error), _) => return Ok(Answer::unreadable(Some(Kind::Tpm), error)),
+            (_, Err(error)) => return Ok(Answer::unreadable(Some(Kind::Tpm), error)),
+        };
+        let mut verdict = tpm::verify(&quote.message, &signature(quote), &key, Some(&pcrs), &self.tpm_options());
+        let registers = verdict.facts.registers.clone();
+        self.expect_of_tpm(&mut verdict, registers.as_ref());
+        let subject = Found { kind: Kind::Tpm, tcb: None, measurement: None, snp: None, registers: registers.as_ref() };
+        self.apply_policy(&mut verdict, &subject);
+        Answer::new(Kind::Tpm, &verdict)
+    }
+
+    /// Which roots to trust for Intel's certificates.
+    fn intel_anchors(&self) -> dcap::Anchors {
+        match &self.anchor {
+            Some(root) => dcap::Anchors::none().with_test_root(root),
+            None => dcap::Anchors::intel(),
+        }
+    }
+
+    fn tpm_options(&self) -> tpm::Options {
+        let ak_trust =
+            if self.trusted_aks.is_empty() { AkTrust::Unknown } else { AkTrust::List(self.trusted_aks.clone()) };
+        tpm::Options { ak_trust, missing: self.missing, required: Vec::new(), nonce: self.nonce.clone() }
+    }
+
+    /// The log of a TPM, and the digest of initdata: Confidential Containers extend register 8 by it, once.
+    fn expect_of_tpm<F>(&self, verdict: &mut Verdict<F>, registers: Option<&Pcrs>) {
+        const UNQUOTED: &str = "the quote covers no register values";
+        if let Some(log) = &self.event_log {
+            verdict.require(match registers {
+                Some(registers) => eventlog::check_pcrs(log, registers),
+                None => Check::not_made("event-log", "a log of these registers", UNQUOTED),
+            });
+        }
+        if let Some(digest) = &self.host_data {
+            let expected = hex::encode(Hash::Sha256.digest(&[&[0; 32], digest]));
+            verdict.require(match registers.and_then(|registers| registers.get(8)) {
+                Some(found) => Check::same("host-data", expected, hex::encode(found)),
+                None => Check::not_made("host-data", expected, UNQUOTED),
+            });
+        }
     }
 
     /// How strictly to judge collateral.
@@ -112,19 +215,41 @@ impl Terms {
         }
     }
 
-    fn apply_policy<F>(
-        &self,
-        verdict: &mut Verdict<F>,
-        kind: Kind,
-        tcb: Option<&dcap::Tcb>,
-        measurement: Option<&[u8]>,
-        snp: Option<&snp::Report>,
-    ) {
+    fn apply_policy<F>(&self, verdict: &mut Verdict<F>, found: &Found<'_>) {
         if let Some(policy) = &self.policy {
             let flags = verdict.flags.clone();
-            for check in policy.judge(&Subject { kind, flags: &flags, tcb, measurement, snp }) {
+            let subject = Subject {
+                kind: found.kind,
+                flags: &flags,
+                tcb: found.tcb,
+                measurement: found.measurement,
+                snp: found.snp,
+                registers: found.registers,
+            };
+            for check in policy.judge(&subject) {
                 verdict.require(check);
             }
         }
+    }
+}
+
+/// What of the evidence a policy looks at.
+struct Found<'a> {
+    kind: Kind,
+    tcb: Option<&'a dcap::Tcb>,
+    measurement: Option<&'a [u8]>,
+    snp: Option<&'a snp::Report>,
+    registers: Option<&'a Pcrs>,
+}
+
+fn registers(quote: &TpmQuote) -> Result<Pcrs, tpm::PcrsError> {
+    Pcrs::from_first(Hash::Sha256, quote.pcrs.iter().cloned())
+}
+
+fn signature(quote: &TpmQuote) -> Result<Signature, tpm::SignatureError> {
+    if quote.signature_is_structured {
+        Signature::parse(&quote.signature)
+    } else {
+        Ok(Signature::raw_rsa(&quote.signature))
     }
 }

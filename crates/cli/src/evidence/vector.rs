@@ -8,7 +8,7 @@ use belljar_evidence::dcap::{Collateral, Missing};
 use serde::Deserialize;
 
 use super::file;
-use super::input::Evidence;
+use super::input::{Evidence, TpmQuote};
 use super::judge::Terms;
 use crate::failure::Failure;
 
@@ -29,6 +29,14 @@ struct Files {
     intermediate: Option<PathBuf>,
     anchor: Option<PathBuf>,
     pck_chain: Option<PathBuf>,
+    ccel_data: Option<PathBuf>,
+    hcl_report: Option<PathBuf>,
+    tpm_quote_message: Option<PathBuf>,
+    tpm_quote_signature: Option<PathBuf>,
+    pcrs_sha256: Option<PathBuf>,
+    td_quote: Option<PathBuf>,
+    signature: Option<PathBuf>,
+    ak_public: Option<PathBuf>,
     collateral: CollateralFiles,
 }
 
@@ -74,7 +82,28 @@ pub fn load(index: &Path, id: &str) -> Result<(Kind, Evidence, Terms), Failure> 
         Kind::Tdx | Kind::Sgx => {
             Evidence::Quote { kind, quote: folder.needed(files.evidence.as_ref(), "evidence")?, log: None }
         }
-        other => return Err(wrong(&format!("entries of kind {other} cannot be judged"))),
+        Kind::AzSnpVtpm | Kind::AzTdxVtpm => Evidence::Vtpm {
+            kind,
+            hcl_report: folder.needed(files.hcl_report.as_ref(), "hcl_report")?,
+            tpm: TpmQuote {
+                message: folder.needed(files.tpm_quote_message.as_ref(), "tpm_quote_message")?,
+                signature: folder.needed(files.tpm_quote_signature.as_ref(), "tpm_quote_signature")?,
+                signature_is_structured: false,
+                pcrs: folder.registers(files.pcrs_sha256.as_ref())?,
+            },
+            vek: Vec::new(),
+            td_quote: folder.bytes(files.td_quote.as_ref())?,
+        },
+        Kind::Tpm => Evidence::Tpm {
+            ak: folder.needed(files.ak_public.as_ref(), "ak_public")?,
+            tpm: TpmQuote {
+                message: folder.needed(files.evidence.as_ref(), "evidence")?,
+                signature: folder.needed(files.signature.as_ref(), "signature")?,
+                signature_is_structured: false,
+                pcrs: folder.registers(files.pcrs_sha256.as_ref())?,
+            },
+        },
+        Kind::EventLog => return Err(wrong(&"an event log alone cannot be judged")),
     };
     let of = &files.collateral;
     let collateral = Collateral {
@@ -99,6 +128,8 @@ pub fn load(index: &Path, id: &str) -> Result<(Kind, Evidence, Terms), Failure> 
         pck_chain: files.pck_chain.as_ref().map(|path| file::read(&folder.0.join(path))).transpose()?,
         collateral,
         missing: Missing::Allowed,
+        event_log: files.ccel_data.as_ref().map(|path| file::read(&folder.0.join(path))).transpose()?,
+        trusted_aks: Vec::new(),
         nonce,
         host_data: None,
         policy: None,
@@ -119,6 +150,14 @@ impl Folder<'_> {
             Some(path) => file::read(&self.0.join(path)),
             None => Err(Failure::usage(format!("the entry names no file for {role}"))),
         }
+    }
+
+    /// Values of the registers: a list of hex in JSON.
+    fn registers(&self, path: Option<&PathBuf>) -> Result<Vec<Vec<u8>>, Failure> {
+        let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("values of the registers: {error}"));
+        let values: Vec<String> =
+            serde_json::from_slice(&self.needed(path, "pcrs_sha256")?).map_err(|error| wrong(&error))?;
+        values.iter().map(|value| hex::decode(value).map_err(|error| wrong(&error))).collect()
     }
 
     fn certificate(&self, path: Option<&PathBuf>) -> Result<Option<Vec<u8>>, Failure> {

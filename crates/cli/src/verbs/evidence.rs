@@ -1,13 +1,13 @@
 //! `belljar evidence inspect|verify`: what a file of evidence says, and whether it is authentic.
 
+mod inspect;
+
 use std::path::{Path, PathBuf};
 
 use belljar_evidence::Kind;
-use belljar_evidence::dcap::{Collateral, Missing, Quote};
+use belljar_evidence::dcap::{Collateral, Missing};
 use belljar_evidence::policy::Policy;
-use belljar_evidence::snp::Report;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use crate::evidence::answer::Answer;
 use crate::evidence::input::Evidence;
@@ -15,7 +15,7 @@ use crate::evidence::judge::Terms;
 use crate::evidence::vector::{self, now, seconds};
 use crate::evidence::{collateral, file};
 use crate::failure::Failure;
-use crate::output::{Format, json as print_json, table};
+use crate::output::{Format, json as print_json};
 
 /// Evidence in files.
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub enum EvidenceVerb {
     /// Decode evidence of any kind; says nothing about its truth
     #[command(after_help = "Example: belljar evidence inspect report.bin --format json")]
     Inspect {
-        /// An SNP report, a TDX or SGX quote, or one of the JSON forms of Confidential Containers
+        /// An SNP report, a TDX, SGX or TPM quote, an HCL report, an event log (TCG2, CCEL), or JSON of Confidential Containers
         file: PathBuf,
         /// What the file is, where that cannot be told from its first bytes
         #[arg(long)]
@@ -69,6 +69,12 @@ pub struct Verify {
     /// Judge as of this time (default: now)
     #[arg(long, value_name = "RFC3339", value_parser = seconds, conflicts_with = "vector")]
     at: Option<u64>,
+    /// Event log of the boot (TCG2 or CCEL): its replay must give the registers of the evidence
+    #[arg(long, value_name = "FILE")]
+    event_log: Option<PathBuf>,
+    /// Fingerprint of a TPM's attestation key that is trusted (`inspect` shows it); may be given several times
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    trusted_ak: Vec<[u8; 32]>,
     /// Report data that the attester had to include, padded with zeros
     #[arg(long, value_name = "HEX", value_parser = bytes)]
     nonce: Option<Bytes>,
@@ -88,11 +94,16 @@ fn bytes(text: &str) -> Result<Bytes, String> {
     hex::decode(text).map(Bytes).map_err(|error| format!("not hex: {error}"))
 }
 
+fn fingerprint(text: &str) -> Result<[u8; 32], String> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).map(|()| bytes).map_err(|error| format!("not 32 bytes in hex: {error}"))
+}
+
 impl EvidenceVerb {
     /// Carries the verb out.
     pub fn execute(self, format: Format) -> Result<i32, Failure> {
         match self {
-            Self::Inspect { file, kind } => inspect(&file, kind, format),
+            Self::Inspect { file, kind } => inspect::inspect(&file, kind, format),
             Self::Verify(verify) => {
                 let answer = verify.judge()?;
                 match format {
@@ -113,6 +124,8 @@ impl Verify {
             let (_, evidence, mut terms) = vector::load(index, id)?;
             terms.nonce = own(&self.nonce).or(terms.nonce);
             terms.host_data = own(&self.host_data);
+            terms.event_log = self.event_log.as_deref().map(file::read).transpose()?.or(terms.event_log);
+            terms.trusted_aks.clone_from(&self.trusted_ak);
             terms.policy = policy;
             return terms.judge(&evidence);
         }
@@ -129,6 +142,8 @@ impl Verify {
             pck_chain: self.pck_chain.as_deref().map(file::read).transpose()?,
             collateral: self.collateral.as_deref().map_or_else(|| Ok(Collateral::default()), collateral::directory)?,
             missing: Missing::Undecided,
+            event_log: self.event_log.as_deref().map(file::read).transpose()?,
+            trusted_aks: self.trusted_ak.clone(),
             nonce: own(&self.nonce),
             host_data: own(&self.host_data),
             policy,
@@ -144,40 +159,4 @@ fn read_policy(path: &Path) -> Result<Policy, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("policy {}: {error}", path.display()));
     let bytes = file::read(path)?;
     toml::from_slice(&bytes).map_err(|error| wrong(&error))
-}
-
-fn inspect(path: &Path, kind: Option<Kind>, format: Format) -> Result<i32, Failure> {
-    let evidence = Evidence::read(&file::read(path)?, kind)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let (kind, fields) = match &evidence {
-        Evidence::Snp { report, .. } => (Kind::Snp, to_json(&Report::read(report).map_err(Failure::usage)?)?),
-        Evidence::Quote { kind, quote, .. } => (*kind, to_json(&Quote::parse(quote).map_err(Failure::usage)?)?),
-    };
-    match format {
-        Format::Json => print_json(&json!({ "kind": kind, "fields": fields }))?,
-        Format::Text => {
-            println!("{kind} (decoded, not verified)\n");
-            let mut rows = Vec::new();
-            flatten("", &fields, &mut rows);
-            print!("{}", table(&["FIELD", "VALUE"], &rows));
-        }
-    }
-    Ok(0)
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(value).map_err(Failure::undecided)
-}
-
-/// One row for each leaf of a document.
-fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
-    let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(members) => members.iter().for_each(|(key, member)| flatten(&below(key), member, rows)),
-        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
-            items.iter().enumerate().for_each(|(at, item)| flatten(&below(&at.to_string()), item, rows));
-        }
-        Value::String(text) => rows.push(vec![name.to_owned(), text.clone()]),
-        other => rows.push(vec![name.to_owned(), other.to_string()]),
-    }
 }

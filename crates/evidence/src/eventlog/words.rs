@@ -196,6 +196,12 @@ fn wide_text(data: &[u8]) -> String {
     }
 }
 
+/// UTF-16 up to the zero that ends it.
+fn until_zero(data: &[u8]) -> &[u8] {
+    let length = data.as_chunks::<2>().0.iter().take_while(|unit| **unit != [0, 0]).count();
+    data.get(..length.saturating_mul(2)).unwrap_or(data)
+}
+
 /// TCG_PCClientTaggedEvent: tag, length, data; nothing behind it.
 fn tag(data: &[u8]) -> Option<(u32, &[u8])> {
     let mut from = Bytes::new(data);
@@ -257,7 +263,7 @@ fn variable(data: &[u8]) -> (String, Parts<'_>) {
                 ("SecureBoot", [1]) => ": on".to_owned(),
                 ("SecureBoot", []) => ": not set".to_owned(),
                 (option, _) if option.starts_with("Boot") && option != "BootOrder" => {
-                    content.get(6..).map(|text| format!(": {}", wide_text(text))).unwrap_or_default()
+                    content.get(6..).map(|option| format!(": {}", wide_text(until_zero(option)))).unwrap_or_default()
                 }
                 _ => format!(": {} bytes", content.len()),
             };
