@@ -9,7 +9,7 @@ use crate::paths::Paths;
 use crate::run::options::RunOptions;
 use crate::verbs::kube::apply;
 use crate::verbs::{
-    broker, contract, doctor, evidence, guest, image, k8s, measure, node, operator, probe, sealed, verify,
+    broker, collateral, contract, doctor, evidence, guest, image, k8s, measure, node, operator, probe, sealed, verify,
 };
 
 /// Confidential containers that explain themselves.
@@ -50,6 +50,9 @@ pub enum Verb {
     /// Predicted launch measurements
     #[command(subcommand)]
     Measure(measure::Measure),
+    /// What AMD and Intel publish about their hardware: get it, keep it, carry it to machines without network
+    #[command(subcommand)]
+    Collateral(collateral::CollateralVerb),
     /// Evidence in files: decode it, judge it
     #[command(subcommand)]
     Evidence(evidence::EvidenceVerb),
@@ -114,6 +117,7 @@ impl Verb {
             Self::Probe(verb) => verb.execute(format),
             Self::Guest(verb) => verb.execute(&paths, format),
             Self::Measure(verb) => verb.execute(&paths, format),
+            Self::Collateral(verb) => block_on(verb.execute(&paths, format)),
             Self::Evidence(verb) => verb.execute(format),
             Self::Contract(verb) => block_on(verb.execute(&paths, format)),
             Self::Image(verb) => block_on(verb.execute(&paths, format)),

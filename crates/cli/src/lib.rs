@@ -1,5 +1,6 @@
 //! `belljar`: the command line. One file per verb under `verbs`, the way of `belljar run` under `run`.
 
+pub mod collateral;
 pub mod command;
 pub mod evidence;
 pub mod failure;

@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub mod broker;
+pub mod collateral;
 pub mod contract;
 pub mod doctor;
 pub mod evidence;

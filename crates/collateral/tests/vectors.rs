@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use belljar_collateral::{Anchors, Directory, Document, Freshness, Item, ItemError, Product, Update, check, need};
+use belljar_evidence::dcap::{self, Collateral, Missing, Options, TcbInfo, Verifier};
 use belljar_evidence::pem;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
@@ -66,7 +67,8 @@ fn snp(folder: &Path, entry: &Value) -> Result<(), Failed> {
 
 fn quote(folder: &Path, entry: &Value) -> Result<(), Failed> {
     let path = |role: &Value| folder.join(role.as_str().unwrap());
-    let needs = need::of_quote(&std::fs::read(path(&entry["files"]["evidence"]))?, None, Update::Standard)?;
+    let evidence = std::fs::read(path(&entry["files"]["evidence"]))?;
+    let needs = need::of_quote(&evidence, None, Update::Standard)?;
     let collateral = path(&entry["files"]["collateral"]["tcb_info"]);
     let mut directory = Directory::open(collateral.parent().unwrap())?;
     // Some published sets leave a chain out, which the index takes from its place.
@@ -86,6 +88,19 @@ fn quote(folder: &Path, entry: &Value) -> Result<(), Failed> {
         let facts = document.verify(&Anchors::vendors())?;
         assert_eq!((facts.root, facts.rung(at, 0)), ("intel", Freshness::Fresh), "{}", document.item);
     }
+    supposed(&evidence, &directory.intel, at)
+}
+
+/// What Intel published, supposed in its own place, gives the same rating, and the verdict says that it was supposed.
+fn supposed(evidence: &[u8], collateral: &Collateral, at: u64) -> Result<(), Failed> {
+    let verifier = || Verifier::new(collateral, dcap::Anchors::intel());
+    let options = Options { missing: Missing::Allowed, ..Options::default() };
+    let known = verifier().verify(evidence, None, at, &options);
+    let info = TcbInfo::parse(&collateral.tcb_info)?;
+    let other = verifier().suppose(info).verify(evidence, None, at, &options);
+    assert_eq!((known.facts.tcb, known.verdict), (other.facts.tcb, other.verdict));
+    assert!(!known.flags.contains(&"supposed-tcb-info".to_owned()));
+    assert!(other.flags.contains(&"supposed-tcb-info".to_owned()));
     Ok(())
 }
 

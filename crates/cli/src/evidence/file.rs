@@ -9,15 +9,21 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::failure::Failure;
 
 /// Longest file that is read, in bytes.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
+const MAX_FILE: usize = 16 * 1024 * 1024;
 
 /// The bytes of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    read_most(path, MAX_FILE)
+}
+
+/// The bytes of a file that may have so many.
+pub fn read_most(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
     let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(MAX_FILE.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE) {
-        return Err(Failure::usage(format!("{} is longer than {MAX_FILE} bytes", path.display())));
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > most {
+        return Err(Failure::usage(format!("{} is longer than {most} bytes", path.display())));
     }
     Ok(bytes)
 }

@@ -3,27 +3,38 @@
 use belljar_collateral::{Item, Product};
 use belljar_evidence::pem;
 
-use crate::pki::{CHIP, Cert, Keys, TCB};
+use crate::pki::{CHIP, Cert, Keys, NOW, TCB};
 
 /// A root, an authority, and what they sign.
 pub struct Amd {
     keys: Keys,
+    now: u64,
     pub ark: Vec<u8>,
     pub chain: Vec<u8>,
 }
 
 impl Amd {
     pub fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// With certificates that are valid at another time.
+    pub fn at(now: u64) -> Self {
         let keys = Keys::new();
-        let ark = Cert::authority("ARK-Milan", "ARK-Milan", &keys.ark).sign(&keys.ark);
-        let ask = Cert::authority("SEV-Milan", "ARK-Milan", &keys.ask).sign(&keys.ark);
+        let authority = |name, key| {
+            let mut cert = Cert::authority(name, "ARK-Milan", key);
+            (cert.from, cert.to) = (now - 1000, now + 1000);
+            cert.sign(&keys.ark)
+        };
+        let (ark, ask) = (authority("ARK-Milan", &keys.ark), authority("SEV-Milan", &keys.ask));
         let chain = [pem::encode(&ask), pem::encode(&ark)].concat().into_bytes();
-        Self { keys, ark, chain }
+        Self { keys, now, ark, chain }
     }
 
     /// The certificate of the chip, after `change`.
     pub fn vcek(&self, change: impl FnOnce(&mut Cert)) -> Vec<u8> {
         let mut cert = Cert::vcek("SEV-Milan", &self.keys);
+        (cert.from, cert.to) = (self.now - 500, self.now + 500);
         change(&mut cert);
         cert.sign(&self.keys.ask)
     }

@@ -236,6 +236,11 @@ impl Chain {
         Ok(Self { certificates })
     }
 
+    /// A chain without certificates, for a document whose signer is supposed.
+    pub(super) fn none() -> Self {
+        Self { certificates: Vec::new() }
+    }
+
     /// The certificates, the leaf first.
     pub fn certificates(&self) -> &[Certificate] {
         &self.certificates

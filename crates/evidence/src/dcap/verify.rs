@@ -11,6 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::anchors::{Anchors, Root};
 use super::cert::Chain;
 use super::collateral::{Collateral, Prepared};
+use super::json::TcbInfo;
 use super::pck::Pck;
 use super::platform::{self, Freshness};
 use super::quote::{Body, Quote};
@@ -120,6 +121,8 @@ impl PckChain {
 pub struct Verifier {
     anchors: Anchors,
     prepared: Prepared,
+    /// TCB info was put in, see [`Self::suppose`].
+    supposes: bool,
     /// By SHA-256 of the chain's bytes.
     chains: Mutex<HashMap<[u8; 32], Arc<PckChain>>>,
 }
@@ -127,7 +130,16 @@ pub struct Verifier {
 impl Verifier {
     /// Reads collateral and checks its signatures.
     pub fn new(collateral: &Collateral, anchors: Anchors) -> Self {
-        Self { prepared: Prepared::new(collateral, &anchors), anchors, chains: Mutex::default() }
+        Self { prepared: Prepared::new(collateral, &anchors), anchors, supposes: false, chains: Mutex::default() }
+    }
+
+    /// Judges as if Intel had published this TCB info, whose signature is not looked at. For questions of the kind "what
+    /// if"; every verdict has the flag `supposed-tcb-info`, which no policy names by default.
+    #[must_use]
+    pub fn suppose(mut self, info: TcbInfo) -> Self {
+        self.prepared.suppose(info);
+        self.supposes = true;
+        self
     }
 
     /// Judges a quote at a time in seconds since 1970. `pck_chain` (PEM, leaf first) is for quotes that do not hold
@@ -179,7 +191,10 @@ impl Verifier {
         let found = platform::judge(&mut checks, &self.prepared, quote.as_ref(), chain, at, options);
 
         let root = chain.and_then(|chain| chain.root.as_ref().ok()).copied();
-        let flags = flags(quote.as_ref(), root, found.tcb.as_ref());
+        let mut flags = flags(quote.as_ref(), root, found.tcb.as_ref());
+        if self.supposes {
+            flags.push("supposed-tcb-info".to_owned());
+        }
         let fields = quote.map(|quote| Fields { quote, pck: pck.cloned() });
         let (valid_from, valid_to) = found.window.unzip();
         let facts = Facts { fields, tcb: found.tcb, freshness: found.freshness, root, valid_from, valid_to };
