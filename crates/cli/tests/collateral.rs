@@ -10,7 +10,6 @@ mod fake;
 #[allow(dead_code, reason = "the tests of the collateral crate use the rest")]
 #[path = "../../collateral/tests/services/intel.rs"]
 mod intel;
-#[allow(dead_code, reason = "the tests of the evidence crate use the rest")]
 #[path = "../../evidence/tests/pki/mod.rs"]
 mod pki;
 

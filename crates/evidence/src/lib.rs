@@ -13,6 +13,7 @@
 pub mod azure;
 mod bytes;
 mod checks;
+mod crl;
 pub mod dcap;
 pub mod eventlog;
 mod kind;
@@ -22,5 +23,6 @@ pub mod snp;
 pub mod tpm;
 mod verdict;
 
+pub use crl::CrlError;
 pub use kind::Kind;
 pub use verdict::{Check, Decision, Outcome, Verdict};

@@ -8,7 +8,6 @@ mod kds;
 mod network;
 mod offline;
 mod pcs;
-#[allow(dead_code, reason = "the tests of the evidence crate use the rest")]
 #[path = "../../../evidence/tests/pki/mod.rs"]
 mod pki;
 

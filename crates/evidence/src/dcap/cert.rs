@@ -1,12 +1,13 @@
 //! X.509 certificates as Intel issues them: P-256 throughout, signed with ECDSA and SHA-256.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
-use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
-use x509_cert::der::{Decode, Encode, Reader, SliceReader};
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::anchors::{Anchors, Root};
+use crate::crl::signed_parts;
 use crate::pem::{self, PemError};
 
 /// Longest chain that is read, in bytes; real ones have 3700.
@@ -290,19 +291,6 @@ impl Chain {
         });
         by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))
     }
-}
-
-/// Cuts a signed structure (certificate or revocation list) into what is signed, with what, and the signature. The
-/// signature covers the bytes as they came, so they are cut out and never encoded again.
-pub(super) fn signed_parts(der: &[u8]) -> Result<(&[u8], AlgorithmIdentifierOwned, &[u8]), x509_cert::der::Error> {
-    let mut reader = SliceReader::new(der)?;
-    let parts = reader.sequence(|sequence| {
-        let tbs = sequence.tlv_bytes()?;
-        let algorithm = AlgorithmIdentifierOwned::decode(sequence)?;
-        let signature = BitStringRef::decode(sequence)?;
-        Ok((tbs, algorithm, signature.as_bytes().unwrap_or_default()))
-    })?;
-    reader.finish(parts)
 }
 
 /// Whether a signed structure of Intel's names its algorithm as it must.

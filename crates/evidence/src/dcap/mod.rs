@@ -27,7 +27,7 @@ pub use anchors::{Anchors, INTEL_ROOT, Root};
 pub use body::{EnclaveReport, TdExtension, TdReport};
 pub use cert::{CertError, Certificate, Chain, ChainError};
 pub use collateral::Collateral;
-pub use crl::{Crl, CrlError};
+pub use crl::Crl;
 pub use json::{IsvLevel, JsonError, Level, QeIdentity, Rating, Signed, TcbInfo, TdxModule};
 pub use pck::{Pck, PckError};
 pub use platform::{Freshness, Published, verify_collateral};

@@ -102,10 +102,12 @@ pub struct Certificate {
     subject: Vec<u8>,
     issuer_name: String,
     subject_name: String,
+    serial: Vec<u8>,
     not_before: u64,
     not_after: u64,
     key: Key,
     may_sign: bool,
+    signs_lists: bool,
     extensions: Vec<(ObjectIdentifier, Vec<u8>)>,
 }
 
@@ -137,12 +139,15 @@ impl Certificate {
         }
 
         let mut extensions = Vec::new();
-        let (mut is_authority, mut signs_certificates) = (false, false);
+        let (mut is_authority, mut signs_certificates, mut signs_lists) = (false, false, false);
         for extension in parsed.extensions.iter().flatten() {
             let value = extension.extn_value.as_bytes();
             match extension.extn_id {
                 BASIC_CONSTRAINTS => is_authority = BasicConstraints::from_der(value).map_err(malformed)?.ca,
-                KEY_USAGE => signs_certificates = KeyUsage::from_der(value).map_err(malformed)?.key_cert_sign(),
+                KEY_USAGE => {
+                    let usage = KeyUsage::from_der(value).map_err(malformed)?;
+                    (signs_certificates, signs_lists) = (usage.key_cert_sign(), usage.crl_sign());
+                }
                 other if extension.critical => return Err(CertError::Critical(other.to_string())),
                 other => extensions.push((other, value.to_vec())),
             }
@@ -156,10 +161,12 @@ impl Certificate {
             subject: parsed.subject.to_der().map_err(malformed)?,
             issuer_name: common_name(&parsed.issuer),
             subject_name: common_name(&parsed.subject),
+            serial: parsed.serial_number.as_bytes().to_vec(),
             not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
             not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
             key: key(&spki.algorithm, spki.subject_public_key.as_bytes())?,
             may_sign: is_authority && signs_certificates,
+            signs_lists: is_authority && signs_lists,
             extensions,
         })
     }
@@ -177,6 +184,11 @@ impl Certificate {
     /// Common name of the issuer.
     pub fn issuer_name(&self) -> &str {
         &self.issuer_name
+    }
+
+    /// Serial number, most significant byte first.
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
     }
 
     /// First second at which the certificate is valid, in seconds since 1970.
@@ -207,6 +219,24 @@ impl Certificate {
         match &issuer.key {
             Key::Rsa4096(key) if issuer.may_sign => {
                 UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(&self.tbs, &self.signature).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn issuer(&self) -> &[u8] {
+        &self.issuer
+    }
+
+    pub(super) fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
+    /// Whether this authority may sign revocation lists, and signed these bytes.
+    pub(super) fn signed_list(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        match &self.key {
+            Key::Rsa4096(key) if self.signs_lists => {
+                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(bytes, signature).is_ok()
             }
             _ => false,
         }
@@ -343,7 +373,7 @@ impl Serialize for Vek {
     }
 }
 
-fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> Result<bool, x509_cert::der::Error> {
+pub(super) fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> Result<bool, x509_cert::der::Error> {
     let Some(parameters) = &algorithm.parameters else { return Ok(false) };
     let parameters = parameters.to_der()?;
     Ok(algorithm.oid == RSASSA_PSS && (parameters == PSS_SHA384 || parameters == PSS_SHA384_TRAILER))

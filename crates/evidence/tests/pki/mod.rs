@@ -1,5 +1,6 @@
 //! Certificates and reports in AMD's shape, signed by keys made for one test run, with a knob for each thing that a
 //! verifier must look at.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
 };
 use belljar_evidence::snp::{REPORT_LEN, SIGNED_LEN};
+use x509_cert::crl::{CertificateList, RevokedCert, TbsCertList};
 use x509_cert::der::asn1::{Any, BitString, Ia5String, ObjectIdentifier, OctetString, UtcTime};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
+use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::{Time, Validity};
@@ -144,37 +147,109 @@ impl Cert {
 
     /// Signs it.
     pub fn sign(&self, key: &RsaKeyPair) -> Vec<u8> {
-        let parameters = match self.padding {
-            Padding::Short | Padding::Lie => pss(2, &[]),
-            Padding::Long => pss(2, &[0xA3, 0x03, 0x02, 0x01, 0x01]),
-            Padding::Sha256 => pss(1, &[]),
-        };
-        let algorithm = AlgorithmIdentifierOwned {
-            oid: "1.2.840.113549.1.1.10".parse().unwrap(),
-            parameters: Some(Any::from_der(&parameters).unwrap()),
-        };
-        let time = |seconds| Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap());
+        let algorithm = self.padding.algorithm();
         let tbs_certificate = TbsCertificate {
             version: Version::V3,
             serial_number: SerialNumber::new(&[1]).unwrap(),
             signature: algorithm.clone(),
-            issuer: format!("CN={},O=Test", self.issuer).parse().unwrap(),
+            issuer: name(self.issuer),
             validity: Validity { not_before: time(self.from), not_after: time(self.to) },
-            subject: format!("CN={},O=Test", self.subject).parse().unwrap(),
+            subject: name(self.subject),
             subject_public_key_info: self.key.clone(),
             issuer_unique_id: None,
             subject_unique_id: None,
             extensions: Some(self.extensions.clone()),
         };
-        let encoding: &dyn RsaEncoding = match self.padding {
-            Padding::Short | Padding::Long => &RSA_PSS_SHA384,
-            Padding::Sha256 | Padding::Lie => &RSA_PSS_SHA256,
-        };
-        let mut signature = vec![0; key.public_modulus_len()];
-        key.sign(encoding, &SystemRandom::new(), &tbs_certificate.to_der().unwrap(), &mut signature).unwrap();
-        let signature = BitString::from_bytes(&signature).unwrap();
+        let signature = self.padding.sign(key, &tbs_certificate.to_der().unwrap());
         Certificate { tbs_certificate, signature_algorithm: algorithm, signature }.to_der().unwrap()
     }
+}
+
+/// A revocation list to be made.
+#[derive(Clone)]
+pub struct List {
+    pub issuer: &'static str,
+    pub from: u64,
+    pub to: Option<u64>,
+    /// Serial numbers of one byte; those of certificates above are 1.
+    pub serials: Vec<u8>,
+    pub extensions: Vec<Extension>,
+    /// Extensions of each entry.
+    pub entry_extensions: Vec<Extension>,
+    pub padding: Padding,
+}
+
+impl List {
+    /// Of a root, naming nothing.
+    pub fn new(issuer: &'static str) -> Self {
+        Self {
+            issuer,
+            from: NOW - 500,
+            to: Some(NOW + 500),
+            serials: Vec::new(),
+            extensions: Vec::new(),
+            entry_extensions: Vec::new(),
+            padding: Padding::Long,
+        }
+    }
+
+    /// Signs it.
+    pub fn sign(&self, key: &RsaKeyPair) -> Vec<u8> {
+        let some = |extensions: &Vec<Extension>| (!extensions.is_empty()).then(|| extensions.clone());
+        let revoked: Vec<RevokedCert> = self
+            .serials
+            .iter()
+            .map(|serial| RevokedCert {
+                serial_number: SerialNumber::new(&[*serial]).unwrap(),
+                revocation_date: time(self.from),
+                crl_entry_extensions: some(&self.entry_extensions),
+            })
+            .collect();
+        let algorithm = self.padding.algorithm();
+        let tbs_cert_list = TbsCertList {
+            version: Version::V2,
+            signature: algorithm.clone(),
+            issuer: name(self.issuer),
+            this_update: time(self.from),
+            next_update: self.to.map(time),
+            revoked_certificates: (!revoked.is_empty()).then_some(revoked),
+            crl_extensions: some(&self.extensions),
+        };
+        let signature = self.padding.sign(key, &tbs_cert_list.to_der().unwrap());
+        CertificateList { tbs_cert_list, signature_algorithm: algorithm, signature }.to_der().unwrap()
+    }
+}
+
+impl Padding {
+    fn algorithm(self) -> AlgorithmIdentifierOwned {
+        let parameters = match self {
+            Self::Short | Self::Lie => pss(2, &[]),
+            Self::Long => pss(2, &[0xA3, 0x03, 0x02, 0x01, 0x01]),
+            Self::Sha256 => pss(1, &[]),
+        };
+        AlgorithmIdentifierOwned {
+            oid: "1.2.840.113549.1.1.10".parse().unwrap(),
+            parameters: Some(Any::from_der(&parameters).unwrap()),
+        }
+    }
+
+    fn sign(self, key: &RsaKeyPair, bytes: &[u8]) -> BitString {
+        let encoding: &dyn RsaEncoding = match self {
+            Self::Short | Self::Long => &RSA_PSS_SHA384,
+            Self::Sha256 | Self::Lie => &RSA_PSS_SHA256,
+        };
+        let mut signature = vec![0; key.public_modulus_len()];
+        key.sign(encoding, &SystemRandom::new(), bytes, &mut signature).unwrap();
+        BitString::from_bytes(&signature).unwrap()
+    }
+}
+
+fn name(common_name: &str) -> Name {
+    format!("CN={common_name},O=Test").parse().unwrap()
+}
+
+fn time(seconds: u64) -> Time {
+    Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap())
 }
 
 /// A report of version 3 of the chip, unsigned.
