@@ -99,6 +99,7 @@ async fn ten_processes_fetch_one_certificate_once() {
     let (amd, fake, desk) = (Amd::at(now()), Fake::start().await, Desk::new());
     fake.on(amd::CHAIN, [Reply::Body(Vec::new(), amd.chain.clone())]);
     fake.on(&amd::path(&amd::item()), [Reply::Body(Vec::new(), amd.vcek(|_| ()))]);
+    fake.on(amd::LIST, [Reply::Body(Vec::new(), amd.list(|_| ()))]);
     let (report, anchor) = (desk.write("report.bin", &pki::report()), desk.write("ark.der", &amd.ark));
     let base = fake.base();
     let args = ["fetch", &report, "--kds", &base, "--anchor", &anchor];
@@ -109,7 +110,7 @@ async fn ten_processes_fetch_one_certificate_once() {
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         assert!(out.contains("SEV-Milan (not a vendor's root)"), "{out}");
     }
-    assert_eq!(fake.asked(), [amd::path(&amd::item()), amd::CHAIN.to_owned()]);
+    assert_eq!(fake.asked(), [amd::path(&amd::item()), amd::CHAIN.to_owned(), amd::LIST.to_owned()]);
 
     let (code, status) = desk.json(&["status", "--anchor", &anchor]).await;
     assert_eq!(code, 0);
@@ -119,7 +120,7 @@ async fn ten_processes_fetch_one_certificate_once() {
         .iter()
         .map(|row| (row["rung"].as_str().unwrap(), row["root"].as_str().unwrap()))
         .collect();
-    assert_eq!(rows, [("fresh", "test"), ("fresh", "test")]);
+    assert_eq!(rows, [("fresh", "test"); 3]);
     // Without that root the cache holds nothing that is authentic.
     assert_eq!(desk.json(&["status"]).await.0, 1);
 }

@@ -122,9 +122,9 @@ fn what_evidence_needs(folder: &Path) -> Result<(), Failed> {
     let index: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.join("vectors.json"))?)?;
     let cache = tempfile::tempdir()?;
     for (id, role, expected) in [
-        ("snp-milan-v5-gcp", "evidence", &["amd/Milan/vcek/", "amd/Milan/chain/vcek"][..]),
-        ("snp-turin-v5", "evidence", &["amd/Turin/vcek/", "amd/Turin/chain/vcek"]),
-        ("az-snp-milan-v3", "hcl_report", &["amd/Milan/vcek/", "amd/Milan/chain/vcek"]),
+        ("snp-milan-v5-gcp", "evidence", &["amd/Milan/vcek/", "amd/Milan/chain/vcek", "amd/Milan/crl/vcek"][..]),
+        ("snp-turin-v5", "evidence", &["amd/Turin/vcek/", "amd/Turin/chain/vcek", "amd/Turin/crl/vcek"]),
+        ("az-snp-milan-v3", "hcl_report", &["amd/Milan/vcek/", "amd/Milan/chain/vcek", "amd/Milan/crl/vcek"]),
         (
             "tdx-v4-phala",
             "evidence",

@@ -11,18 +11,22 @@ use crate::ladder::Facts;
 /// The roots that items may lead to.
 #[derive(Clone, Debug)]
 pub struct Anchors {
-    /// AMD's, and what the caller adds.
-    pub amd: snp::Anchors,
-    /// Intel's, and what the caller adds.
-    pub intel: dcap::Anchors,
-    /// Intel's root and the added ones, DER: revocation lists of a root name no chain.
+    amd: snp::Anchors,
+    intel: dcap::Anchors,
+    /// The same roots, DER: their revocation lists come without a chain.
+    amd_roots: Vec<Vec<u8>>,
     intel_roots: Vec<Vec<u8>>,
 }
 
 impl Anchors {
     /// The roots of the vendors that are compiled in.
     pub fn vendors() -> Self {
-        Self { amd: snp::Anchors::amd(), intel: dcap::Anchors::intel(), intel_roots: vec![dcap::INTEL_ROOT.to_vec()] }
+        Self {
+            amd: snp::Anchors::amd(),
+            intel: dcap::Anchors::intel(),
+            amd_roots: snp::builtin::AMD.iter().map(|authority| authority.ark.to_vec()).collect(),
+            intel_roots: vec![dcap::INTEL_ROOT.to_vec()],
+        }
     }
 
     /// Trusts a root for tests, too; DER. It counts for the vendor whose profile it has (RSA: AMD, P-256: Intel).
@@ -32,6 +36,7 @@ impl Anchors {
     pub fn with_test_root(mut self, der: &[u8]) -> Result<Self, Refused> {
         if snp::Certificate::parse(der).is_ok() {
             self.amd = self.amd.with_test_root(der);
+            self.amd_roots.push(der.to_vec());
         } else if dcap::Certificate::parse(der).is_ok() {
             self.intel = self.intel.with_test_root(der);
             self.intel_roots.push(der.to_vec());
@@ -114,6 +119,7 @@ pub fn verify(item: &Item, body: &[u8], chain: &[u8], anchors: &Anchors) -> Resu
     match item {
         Item::Vcek { product, hwid, tcb } => amd::vcek(*product, hwid, *tcb, body, chain, &anchors.amd),
         Item::VekChain { product, kind } => amd::chain(*product, *kind, body, &anchors.amd),
+        Item::VekCrl { product, .. } => amd::crl(*product, body, &anchors.amd, &anchors.amd_roots),
         Item::TcbInfo { tee, fmspc, .. } => intel::tcb_info(*tee, *fmspc, body, chain, &anchors.intel),
         Item::QeIdentity { tee, .. } => intel::qe_identity(*tee, body, chain, &anchors.intel),
         Item::PckCrl(ca) => intel::pck_crl(*ca, body, chain, &anchors.intel),
@@ -124,6 +130,16 @@ pub fn verify(item: &Item, body: &[u8], chain: &[u8], anchors: &Anchors) -> Resu
 /// The compiled-in chain for chips of a product line, PEM: it spares a request to the service.
 pub fn builtin_chain(product: Product) -> Vec<u8> {
     amd::builtin(product)
+}
+
+/// Whose revocation list of AMD's it is, by the compiled-in root that signed it.
+pub(crate) fn product_of_crl(body: &[u8]) -> Option<Product> {
+    let list = snp::Crl::parse(body).ok()?;
+    let signed = |authority: &&snp::builtin::Authority| {
+        snp::Certificate::parse(authority.ark).is_ok_and(|ark| list.is_signed_by(&ark))
+    };
+    let name = snp::builtin::AMD.iter().find(signed)?.product;
+    Product::ALL.into_iter().find(|product| product.name() == name)
 }
 
 /// What a service says must be in date, and not older than what it said before.

@@ -39,7 +39,7 @@ impl Collection {
                 Item::QeIdentity { .. } => (collateral.qe_identity, collateral.qe_signing_chain) = (body, chain),
                 Item::PckCrl(_) => (collateral.pck_crl, collateral.pck_crl_chain) = (body, chain),
                 Item::RootCrl => collateral.root_crl = body,
-                Item::Vcek { .. } | Item::VekChain { .. } => {}
+                Item::Vcek { .. } | Item::VekChain { .. } | Item::VekCrl { .. } => {}
             }
         }
         collateral
@@ -55,5 +55,11 @@ impl Collection {
             ask: authorities.next().unwrap_or_default(),
             ark: authorities.next().unwrap_or_default(),
         })
+    }
+
+    /// The revocation list of the product line that a report needs, DER; `None` when it is not there.
+    pub fn vek_crl(&self, items: &[Item]) -> Option<&[u8]> {
+        let list = items.iter().filter(|item| matches!(item, Item::VekCrl { .. })).find_map(|item| self.find(item))?;
+        Some(&list.body)
     }
 }

@@ -7,6 +7,7 @@
 //! | `pck_crl.der`, `pck_crl_issuer_chain.pem` | revocation list of the PCK's authority and its certificates |
 //! | `root_ca_crl.der` | revocation list of Intel's root |
 //! | `cert_chain.pem` | ASK and ARK of one product line of AMD |
+//! | `crl.der` | revocation list of that product line |
 //! | `vcek/HWID_TCB.der` | certificates of chips of that product line, names in lowercase hex |
 //!
 //! A directory is for one platform of Intel and one product line of AMD: there is one TCB info in it.
@@ -18,6 +19,7 @@ use belljar_evidence::pem;
 use belljar_evidence::snp::{Certificate, Vek};
 
 use crate::cache::{CacheError, read_bounded};
+use crate::check;
 use crate::document::{Document, MAX_BODY};
 use crate::item::{Endorsement, Item, PckCa, Product, Tee, Update};
 
@@ -29,6 +31,7 @@ const PCK_CRL: &str = "pck_crl.der";
 const PCK_CRL_CHAIN: &str = "pck_crl_issuer_chain.pem";
 const ROOT_CRL: &str = "root_ca_crl.der";
 const VEK_CHAIN: &str = "cert_chain.pem";
+const VEK_CRL: &str = "crl.der";
 const VCEKS: &str = "vcek";
 /// Most certificates of chips that are read from a directory.
 const MAX_VCEKS: usize = 65_536;
@@ -73,6 +76,8 @@ pub struct Directory {
     pub intel: Collateral,
     /// ASK and ARK, PEM; empty when it is not there.
     pub vek_chain: Vec<u8>,
+    /// Revocation list of the product line, DER; empty when it is not there.
+    pub vek_crl: Vec<u8>,
     /// Certificates of chips, DER, by their file names.
     pub vceks: Vec<(PathBuf, Vec<u8>)>,
     path: PathBuf,
@@ -110,6 +115,7 @@ impl Directory {
                 root_crl: of(ROOT_CRL)?,
             },
             vek_chain: of(VEK_CHAIN)?,
+            vek_crl: of(VEK_CRL)?,
             vceks,
             path: path.to_owned(),
         })
@@ -162,6 +168,13 @@ impl Directory {
             let item = Item::VekChain { product, kind: Endorsement::Vcek };
             all.push(document(item, self.path.join(VEK_CHAIN), &self.vek_chain, &[]));
         }
+        if !self.vek_crl.is_empty() {
+            let product = product.or_else(|| check::product_of_crl(&self.vek_crl));
+            let product =
+                product.ok_or_else(|| named(VEK_CRL, &"no root of AMD's signed it, and no chain names one"))?;
+            let item = Item::VekCrl { product, kind: Endorsement::Vcek };
+            all.push(document(item, self.path.join(VEK_CRL), &self.vek_crl, &[]));
+        }
         for (path, der) in &self.vceks {
             let vek = Certificate::parse(der).and_then(Vek::new).map_err(|error| strange(path, &error))?;
             let of_certificate = || Product::ALL.into_iter().find(|product| vek.product.starts_with(product.name()));
@@ -169,8 +182,7 @@ impl Directory {
             let product = product.ok_or_else(|| strange(path, &format!("{} is no known product", vek.product)))?;
             let item = Item::vcek(product, vek.hw_id.as_deref().unwrap_or_default(), vek.tcb.raw)
                 .map_err(|error| strange(path, &error))?;
-            let chain =
-                if self.vek_chain.is_empty() { crate::check::builtin_chain(product) } else { self.vek_chain.clone() };
+            let chain = if self.vek_chain.is_empty() { check::builtin_chain(product) } else { self.vek_chain.clone() };
             all.push(document(item, path.clone(), der, &chain));
         }
         Ok(all)
@@ -227,6 +239,7 @@ fn names(item: &Item) -> (String, Option<&'static str>) {
         Item::PckCrl(_) => (PCK_CRL.to_owned(), Some(PCK_CRL_CHAIN)),
         Item::RootCrl => (ROOT_CRL.to_owned(), None),
         Item::VekChain { .. } => (VEK_CHAIN.to_owned(), None),
+        Item::VekCrl { .. } => (VEK_CRL.to_owned(), None),
         // The chip's authority is the directory's, which a document brings along.
         Item::Vcek { hwid, tcb, .. } => {
             (format!("{VCEKS}/{}_{}.der", hex::encode(hwid), hex::encode(tcb)), Some(VEK_CHAIN))

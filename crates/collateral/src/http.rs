@@ -12,8 +12,8 @@ use reqwest::{NoProxy, Proxy, StatusCode, Url, redirect};
 
 use crate::document::MAX_BODY;
 
-/// Longest time that a server can make us wait, in seconds: a day.
-pub(crate) const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
+/// Longest time that a server can make us wait, in seconds: an hour.
+pub(crate) const MAX_RETRY_AFTER: u64 = 60 * 60;
 
 /// Proxy settings as they stand in the environment.
 #[derive(Clone, Default, PartialEq, Eq)]

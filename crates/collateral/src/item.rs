@@ -143,7 +143,7 @@ impl PckCa {
 /// One thing that a vendor publishes.
 ///
 /// [`fmt::Display`] and [`FromStr`] give it a name of lowercase path segments (products keep their capital), which is
-/// its place in the cache and in a bundle: `amd/Milan/vcek/HWID/TCB`, `amd/Milan/chain/vcek`,
+/// its place in the cache and in a bundle: `amd/Milan/vcek/HWID/TCB`, `amd/Milan/chain/vcek`, `amd/Milan/crl/vcek`,
 /// `intel/tdx/tcb-info/FMSPC/standard`, `intel/tdx/qe-identity/standard`, `intel/pck-crl/platform`, `intel/root-crl`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
@@ -158,6 +158,13 @@ pub enum Item {
     },
     /// ASK or ASVK, and ARK, PEM.
     VekChain {
+        /// Product line.
+        product: Product,
+        /// For which kind of key.
+        kind: Endorsement,
+    },
+    /// Revocation list of a product line's ARK, DER. AMD gives one address for each kind of key.
+    VekCrl {
         /// Product line.
         product: Product,
         /// For which kind of key.
@@ -269,6 +276,9 @@ impl Item {
             }
             Self::VekChain { product, kind: Endorsement::Vcek } => format!("chips of {}", product.name()),
             Self::VekChain { product, kind: Endorsement::Vlek } => format!("cloud providers on {}", product.name()),
+            Self::VekCrl { product, kind } => {
+                format!("{} certificates and authorities of {}", kind.name().to_uppercase(), product.name())
+            }
             Self::TcbInfo { tee, fmspc, .. } => {
                 format!("{} on platforms {}", tee.name().to_uppercase(), hex::encode(fmspc))
             }
@@ -286,6 +296,7 @@ impl fmt::Display for Item {
                 write!(f, "amd/{}/vcek/{}/{}", product.name(), hex::encode(hwid), hex::encode(tcb))
             }
             Self::VekChain { product, kind } => write!(f, "amd/{}/chain/{}", product.name(), kind.name()),
+            Self::VekCrl { product, kind } => write!(f, "amd/{}/crl/{}", product.name(), kind.name()),
             Self::TcbInfo { tee, fmspc, update } => {
                 write!(f, "intel/{}/tcb-info/{}/{}", tee.name(), hex::encode(fmspc), update.name())
             }
@@ -311,6 +322,10 @@ impl FromStr for Item {
                     Some(Self::Vcek { product, hwid: bytes, tcb: tcb_bytes })
                 }
                 ["amd", product, "chain", kind] => Some(Self::VekChain {
+                    product: named(Product::ALL, Product::name, product)?,
+                    kind: named([Endorsement::Vcek, Endorsement::Vlek], Endorsement::name, kind)?,
+                }),
+                ["amd", product, "crl", kind] => Some(Self::VekCrl {
                     product: named(Product::ALL, Product::name, product)?,
                     kind: named([Endorsement::Vcek, Endorsement::Vlek], Endorsement::name, kind)?,
                 }),
@@ -352,6 +367,7 @@ mod tests {
             format!("amd/Milan/vcek/{hwid}/0401000000001adb"),
             "amd/Turin/vcek/0102030405060708/0401000000001adb".to_owned(),
             "amd/Genoa/chain/vlek".to_owned(),
+            "amd/Turin/crl/vcek".to_owned(),
             "intel/tdx/tcb-info/00806f050000/early".to_owned(),
             "intel/sgx/qe-identity/standard".to_owned(),
             "intel/pck-crl/processor".to_owned(),

@@ -11,7 +11,7 @@ pub const DEFAULT_GRACE: u64 = 7 * 24 * 60 * 60;
 pub struct Facts {
     /// Common name of the authority that signed it.
     pub issuer: String,
-    /// Whose root that authority leads to: `amd`, `intel`, `software` or `test`.
+    /// Whose root that authority leads to: `amd`, `intel`, or `test` for one that the caller added.
     pub root: &'static str,
     /// When it was issued, in seconds since 1970.
     pub issued: u64,

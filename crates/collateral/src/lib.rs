@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | VCEK | AMD KDS (AMD 57230), by chip id and TCB | up to AMD's root; hwID and TCB are those asked for |
 //! | ASK or ASVK with ARK | AMD KDS | the root is an anchor |
+//! | revocation list of a product line | AMD KDS | signed by its ARK, which is an anchor |
 //! | TCB info, QE identity | Intel PCS version 4, or a PCCS | Intel's TCB signer over the exact bytes; TEE and FMSPC are those asked for |
 //! | revocation lists of PCK authorities and of the root | the same | signed by their authority, up to Intel's root |
 //!

@@ -50,16 +50,17 @@ pub fn of_platform(tee: Tee, fmspc: [u8; 6], ca: PckCa, update: Update) -> Vec<I
     vec![Item::TcbInfo { tee, fmspc, update }, Item::QeIdentity { tee, update }, Item::PckCrl(ca), Item::RootCrl]
 }
 
-/// What an SNP report needs: the chip's certificate and its product's chain. `product` is for reports of version 2.
+/// What an SNP report needs: the chip's certificate, its product's chain and revocation list. `product` is for reports of version 2.
 ///
 /// # Errors
 /// [`NeedError::Unreadable`] or [`NeedError::Item`].
 pub fn of_report(report: &[u8], product: Option<Product>) -> Result<Vec<Item>, NeedError> {
     let report = Report::parse(report).map_err(|error| NeedError::Unreadable(error.to_string()))?;
     let vcek = Item::vcek_of(&report, product)?;
-    let chain = match vcek {
-        Item::Vcek { product, .. } => Some(Item::VekChain { product, kind: Endorsement::Vcek }),
-        _ => None,
+    let kind = Endorsement::Vcek;
+    let of_product = match vcek {
+        Item::Vcek { product, .. } => vec![Item::VekChain { product, kind }, Item::VekCrl { product, kind }],
+        _ => Vec::new(),
     };
-    Ok([vcek].into_iter().chain(chain).collect())
+    Ok([vec![vcek], of_product].concat())
 }

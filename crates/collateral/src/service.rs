@@ -122,6 +122,7 @@ impl Services {
             Item::VekChain { product, kind } => {
                 plain(below(&self.kds, &[kind.name(), "v1", product.name(), "cert_chain"]))
             }
+            Item::VekCrl { product, kind } => plain(below(&self.kds, &[kind.name(), "v1", product.name(), "crl"])),
             Item::TcbInfo { tee, fmspc, update } => {
                 let mut url = below(&self.pcs, &[tee.name(), "certification", "v4", "tcb"]);
                 url.query_pairs_mut()
@@ -219,6 +220,8 @@ mod tests {
         );
         let chain = Item::VekChain { product: Product::Genoa, kind: Endorsement::Vlek };
         assert_eq!(asked(&chain), "https://kdsintf.amd.com/vlek/v1/Genoa/cert_chain");
+        let list = Item::VekCrl { product: Product::Turin, kind: Endorsement::Vcek };
+        assert_eq!(asked(&list), "https://kdsintf.amd.com/vcek/v1/Turin/crl");
         let intel = "https://api.trustedservices.intel.com";
         let info = Item::TcbInfo { tee: Tee::Tdx, fmspc: [0xB0, 0xC0, 0x6F, 0, 0, 0], update: Update::Early };
         assert_eq!(asked(&info), format!("{intel}/tdx/certification/v4/tcb?fmspc=B0C06F000000&update=early"));

@@ -55,7 +55,7 @@ fn snp(folder: &Path, entry: &Value) -> Result<(), Failed> {
         Some(0x30) => vek,
         _ => pem::certificates(&vek, 1)?.remove(0),
     };
-    let [item @ Item::Vcek { product: of_report, .. }, chain] = needs.as_slice() else { panic!("{needs:?}") };
+    let [item @ Item::Vcek { product: of_report, .. }, chain, _] = needs.as_slice() else { panic!("{needs:?}") };
     assert_eq!(Some(*of_report), product);
     let builtin = check::builtin_chain(*of_report);
     let anchors = Anchors::vendors();

@@ -16,7 +16,7 @@ pub struct Row {
     pub purpose: String,
     /// Who signed it; `None` when it is not authentic.
     pub issuer: Option<String>,
-    /// Whose root that leads to: `amd`, `intel`, `software` or `test`.
+    /// Whose root that leads to: `amd`, `intel`, or `test` for one that the user added.
     pub root: Option<&'static str>,
     /// When it was issued.
     pub issued: Option<String>,
@@ -90,7 +90,7 @@ impl Row {
     fn cells(&self) -> Vec<String> {
         let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let issuer = match (&self.issuer, self.root) {
-            (Some(issuer), Some("test" | "software")) => format!("{issuer} (not a vendor's root)"),
+            (Some(issuer), Some("test")) => format!("{issuer} (not a vendor's root)"),
             (issuer, _) => or(issuer),
         };
         let state = self.rung.map_or_else(|| "refused".to_owned(), |rung| rung_name(rung).to_owned());

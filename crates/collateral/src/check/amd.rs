@@ -1,7 +1,7 @@
 //! Certificates of AMD's key distribution service.
 
 use belljar_evidence::pem;
-use belljar_evidence::snp::{Anchors, Certificate, Root, Vek, VekKind, builtin};
+use belljar_evidence::snp::{Anchors, Certificate, Crl, Root, Vek, VekKind, builtin};
 
 use super::{Refused, same};
 use crate::item::{Endorsement, Product};
@@ -30,26 +30,19 @@ impl Authority {
         };
         let parse = |der: &[u8]| Certificate::parse(der).map_err(|error| malformed(error.to_string()));
         let (signer, ark) = (parse(signer)?, parse(ark)?);
-        let root = match anchors.root(ark.der()) {
-            Some(Root::Amd) => "amd",
-            Some(Root::Software) => "software",
-            Some(Root::Test) => "test",
-            None => return Err(Refused::Chain(format!("{} is not an anchor", ark.subject_name()))),
-        };
+        let root = root_name(&ark, anchors)
+            .ok_or_else(|| Refused::Chain(format!("{} is not an anchor", ark.subject_name())))?;
         if !ark.names_issuer(&ark) || !ark.is_signed_by(&ark) {
             return Err(Refused::Chain(format!("{} is not self-signed", ark.subject_name())));
         }
         if !signer.names_issuer(&ark) || !signer.is_signed_by(&ark) {
             return Err(Refused::Chain(format!("{} is not signed by {}", signer.subject_name(), ark.subject_name())));
         }
-        // A software TEE's authorities have names of their own; AMD's say product and kind.
-        if root != "software" {
-            let prefix = match kind {
-                Endorsement::Vcek => "SEV-",
-                Endorsement::Vlek => "SEV-VLEK-",
-            };
-            same("authority", &format!("{prefix}{}", product.name()), signer.subject_name())?;
-        }
+        let prefix = match kind {
+            Endorsement::Vcek => "SEV-",
+            Endorsement::Vlek => "SEV-VLEK-",
+        };
+        same("authority", &format!("{prefix}{}", product.name()), signer.subject_name())?;
         Ok(Self { signer, ark, root })
     }
 
@@ -120,6 +113,29 @@ pub(super) fn vcek(
         expires: last,
         evaluation_number: None,
     })
+}
+
+pub(super) fn crl(product: Product, body: &[u8], anchors: &Anchors, roots: &[Vec<u8>]) -> Result<Facts, Refused> {
+    let list =
+        Crl::parse(body).map_err(|error| Refused::Malformed { what: "revocation list", why: error.to_string() })?;
+    let ark = roots
+        .iter()
+        .filter_map(|der| Certificate::parse(der).ok())
+        .find(|root| list.is_signed_by(root))
+        .ok_or_else(|| Refused::Signature("no trusted root signed it".to_owned()))?;
+    same("authority", &format!("ARK-{}", product.name()), ark.subject_name())?;
+    Ok(Facts {
+        issuer: ark.subject_name().to_owned(),
+        root: root_name(&ark, anchors).unwrap_or("test"),
+        issued: list.this_update(),
+        next_update: list.next_update(),
+        expires: ark.not_after(),
+        evaluation_number: None,
+    })
+}
+
+fn root_name(ark: &Certificate, anchors: &Anchors) -> Option<&'static str> {
+    anchors.root(ark.der()).map(|root| if root == Root::Amd { "amd" } else { "test" })
 }
 
 pub(super) fn builtin(product: Product) -> Vec<u8> {

@@ -3,7 +3,9 @@
 use belljar_collateral::{Item, Product};
 use belljar_evidence::pem;
 
-use crate::pki::{CHIP, Cert, Keys, NOW, TCB};
+use x509_cert::ext::pkix::KeyUsages;
+
+use crate::pki::{CHIP, Cert, Keys, List, NOW, TCB};
 
 /// A root, an authority, and what they sign.
 pub struct Amd {
@@ -24,6 +26,7 @@ impl Amd {
         let authority = |name, key| {
             let mut cert = Cert::authority(name, "ARK-Milan", key);
             (cert.from, cert.to) = (now - 1000, now + 1000);
+            cert.constrain(true, KeyUsages::KeyCertSign | KeyUsages::CRLSign);
             cert.sign(&keys.ark)
         };
         let (ark, ask) = (authority("ARK-Milan", &keys.ark), authority("SEV-Milan", &keys.ask));
@@ -37,6 +40,14 @@ impl Amd {
         (cert.from, cert.to) = (self.now - 500, self.now + 500);
         change(&mut cert);
         cert.sign(&self.keys.ask)
+    }
+
+    /// The revocation list of the product line, after `change`.
+    pub fn list(&self, change: impl FnOnce(&mut List)) -> Vec<u8> {
+        let mut list = List::new("ARK-Milan");
+        (list.from, list.to) = (self.now - 500, Some(self.now + 500));
+        change(&mut list);
+        list.sign(&self.keys.ark)
     }
 
     /// The same, signed by another key than the authority's.
@@ -62,4 +73,5 @@ pub fn path(item: &Item) -> String {
     format!("/vcek/v1/Milan/{hwid}?blSPL=04&teeSPL=01&snpSPL=24&ucodeSPL=219")
 }
 
+pub const LIST: &str = "/vcek/v1/Milan/crl";
 pub const CHAIN: &str = "/vcek/v1/Milan/cert_chain";

@@ -3,7 +3,7 @@
 use belljar_collateral::{Endorsement, FetchError, FetchOptions, Freshness, HttpError, Item, Product, Refused};
 use x509_cert::der::Encode;
 
-use crate::amd::{Amd, CHAIN, item, other, path};
+use crate::amd::{Amd, CHAIN, LIST, item, other, path};
 use crate::fake::{Fake, Reply};
 use crate::intel::NOW;
 use crate::{Bench, FakeClock};
@@ -201,4 +201,35 @@ async fn what_the_service_does_not_know_is_not_asked_for_again_at_once() {
     bench.clock.pass(1);
     assert!(bench.fetcher(&fake).obtain(&item(), false).await.unwrap().fetched);
     assert_eq!(fake.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_revocation_list_is_of_its_product_and_signed_by_its_root() {
+    let amd = Amd::new();
+    let item = Item::VekCrl { product: Product::Milan, kind: Endorsement::Vcek };
+    let answer = async |bytes: Vec<u8>| {
+        let (fake, bench) = (Fake::start().await, Bench::new(&amd.ark));
+        fake.on(LIST, body(&bytes));
+        match bench.fetcher(&fake).obtain(&item, false).await {
+            Ok(obtained) => Ok((obtained.facts.issuer, obtained.facts.next_update)),
+            Err(FetchError::Refused { error, .. }) => Err(error),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(answer(amd.list(|_| ())).await, Ok(("ARK-Milan".to_owned(), NOW + 500)));
+    let unsigned = Err(Refused::Signature("no trusted root signed it".to_owned()));
+    assert_eq!(answer(amd.list(|list| list.issuer = "ARK-Genoa")).await, unsigned);
+    let expired = Err(Refused::Expired { since: NOW - 1, at: NOW });
+    assert_eq!(answer(amd.list(|list| list.to = Some(NOW - 1))).await, expired);
+    let endless = answer(amd.list(|list| list.to = None)).await;
+    assert!(matches!(endless, Err(Refused::Malformed { what: "revocation list", .. })), "{endless:?}");
+
+    // The list of one product line where that of another is asked for.
+    let (fake, bench) = (Fake::start().await, Bench::new(&amd.ark));
+    fake.on("/vcek/v1/Genoa/crl", body(&amd.list(|_| ())));
+    let genoa = Item::VekCrl { product: Product::Genoa, kind: Endorsement::Vcek };
+    let error = bench.fetcher(&fake).obtain(&genoa, false).await.unwrap_err();
+    let (expected, found) = ("ARK-Genoa".to_owned(), "ARK-Milan".to_owned());
+    let another = Refused::Another { claim: "authority", expected, found };
+    assert!(matches!(&error, FetchError::Refused { error, .. } if *error == another), "{error}");
 }

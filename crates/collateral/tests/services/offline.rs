@@ -40,6 +40,10 @@ fn a_directory_gives_what_was_written_into_it() {
     let mut documents = platform(&intel);
     let chain = Item::VekChain { product: Product::Milan, kind: Endorsement::Vcek };
     documents.push(document(chain, amd.chain.clone(), Vec::new()));
+    let (list, bytes) = (Item::VekCrl { product: Product::Milan, kind: Endorsement::Vcek }, amd.list(|_| ()));
+    documents.push(document(list.clone(), bytes.clone(), Vec::new()));
+    let collection = Collection::new(documents.clone());
+    assert_eq!((collection.vek_crl(&[item(), list]), collection.vek_crl(&[item()])), (Some(&bytes[..]), None));
     documents.push(document(item(), amd.vcek(|_| ()), amd.chain.clone()));
     documents.push(document(other(7), amd.vcek(|cert| cert.replace("4", vec![7; 64])), amd.chain.clone()));
     let folder = tempfile::tempdir().unwrap();
