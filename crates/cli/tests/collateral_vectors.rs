@@ -22,11 +22,13 @@ fn main() {
     if missing {
         eprintln!("no vectors at {}: every trial is ignored", folder.display());
     }
-    let uses: [(&str, Use); 4] = [
+    let uses: [(&str, Use); 6] = [
         ("a_lowered_status", a_lowered_status),
         ("the_same_again", the_same_again),
         ("nothing_to_say", nothing_to_say),
         ("what_evidence_needs", what_evidence_needs),
+        ("a_bundle_for_a_quote", a_bundle_for_a_quote),
+        ("a_directory_for_a_report", a_directory_for_a_report),
     ];
     let trials = uses
         .map(|(name, run)| {
@@ -160,6 +162,65 @@ fn what_evidence_needs(folder: &Path) -> Result<(), Failed> {
             answer["items"].as_array().unwrap().iter().map(|row| row["item"].as_str().unwrap()).collect();
         assert_eq!(items.len(), expected.len(), "{id}");
         assert!(items.iter().zip(expected).all(|(found, start)| found.starts_with(start)), "{id}: {items:?}");
+    }
+    Ok(())
+}
+
+/// Runs the program; its exit code and the JSON that it prints.
+fn belljar(args: &[&str]) -> (i32, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_belljar")).args(args).args(["--format", "json"]).output().unwrap();
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+}
+
+/// Evidence of the index, and when to judge it.
+fn entry(folder: &Path, id: &str) -> (Value, String, String) {
+    let index: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.join("vectors.json")).unwrap()).unwrap();
+    let entry = index.into_iter().find(|entry| entry["id"] == id).unwrap();
+    let file = folder.join(entry["files"]["evidence"].as_str().unwrap()).display().to_string();
+    let at = entry["expect"]["at"].as_str().unwrap().to_owned();
+    (entry, file, at)
+}
+
+/// What is bundled on one machine judges a quote on another.
+fn a_bundle_for_a_quote(folder: &Path) -> Result<(), Failed> {
+    let desk = tempfile::tempdir()?;
+    let path = |name: &str| desk.path().join(name).display().to_string();
+    let (key, public, bundle, set) =
+        (path("key"), path("key.pub"), path("bundle"), folder.join(SET).display().to_string());
+    let (_, quote, _) = entry(folder, "tdx-v4-phala");
+    let made = ["collateral", "bundle", "--new-key", "--key", &key, "--out", &bundle, "--from", &set, "--at", AT];
+    assert_eq!(belljar(&made).0, 0);
+    let verify = ["evidence", "verify", &quote, "--at", AT];
+    let (code, answer) = belljar(&verify);
+    assert_eq!((code, &answer["verdict"]), (3, &"undecided".into()), "{answer}");
+    let (code, answer) = belljar(&[&verify[..], &["--collateral", &bundle, "--bundle-key", &public]].concat());
+    assert_eq!((code, &answer["verdict"]), (0, &"valid".into()), "{answer}");
+    assert_eq!(answer["tcb"]["combined"], "UpToDate");
+    // The same from the directory itself; a bundle without its key, or changed, is not looked at.
+    assert_eq!(belljar(&[&verify[..], &["--collateral", &set]].concat()).0, 0);
+    assert_eq!(belljar(&[&verify[..], &["--collateral", &bundle]].concat()).0, 2);
+    let mut bytes = std::fs::read(&bundle)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&bundle, bytes)?;
+    assert_eq!(belljar(&[&verify[..], &["--collateral", &bundle, "--bundle-key", &public]].concat()).0, 1);
+    Ok(())
+}
+
+/// A directory gives the certificate that a report lacks.
+fn a_directory_for_a_report(folder: &Path) -> Result<(), Failed> {
+    for id in ["snp-turin-v5", "snp-milan-v2-azure"] {
+        let (entry, report, at) = entry(folder, id);
+        let vek = std::fs::read(folder.join(entry["files"]["vek"].as_str().unwrap()))?;
+        let desk = tempfile::tempdir()?;
+        let verify = ["evidence", "verify", &report, "--at", &at, "--collateral", desk.path().to_str().unwrap()];
+        let (code, answer) = belljar(&verify);
+        assert_eq!((code, &answer["verdict"]), (3, &"undecided".into()), "{answer}");
+        std::fs::create_dir(desk.path().join("vcek"))?;
+        std::fs::write(desk.path().join("vcek/any.der"), vek)?;
+        let (code, answer) = belljar(&verify);
+        assert_eq!((code, &answer["verdict"]), (0, &"valid".into()), "{answer}");
+        assert_eq!(belljar(&["collateral", "verify", desk.path().to_str().unwrap(), "--at", &at]).0, 0);
     }
     Ok(())
 }

@@ -84,6 +84,14 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Whether it holds nothing under the names that it knows.
+    pub fn is_empty(&self) -> bool {
+        self.intel == Collateral::default()
+            && self.vek_chain.is_empty()
+            && self.vek_crl.is_empty()
+            && self.vceks.is_empty()
+    }
+
     /// Reads a directory; files of other names are left alone.
     ///
     /// # Errors
@@ -126,19 +134,8 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError::Strange`] when a file does not say which item it is.
     pub fn documents(&self) -> Result<Vec<Document>, DirectoryError> {
-        let strange = |path: &Path, why: &dyn std::fmt::Display| DirectoryError::Strange {
-            path: path.to_owned(),
-            why: why.to_string(),
-        };
         let named = |name: &str, why: &dyn std::fmt::Display| strange(&self.path.join(name), why);
-        let document = |item: Item, path: PathBuf, body: &[u8], chain: &[u8]| Document {
-            item,
-            source: path.display().to_string(),
-            fetched: 0,
-            chain: chain.to_vec(),
-            body: body.to_vec(),
-        };
-        let mut all = Vec::new();
+        let mut all = self.amd_documents()?;
         let intel = &self.intel;
         let update = Update::Standard;
         if !intel.tcb_info.is_empty() {
@@ -163,6 +160,16 @@ impl Directory {
         if !intel.root_crl.is_empty() {
             all.push(document(Item::RootCrl, self.path.join(ROOT_CRL), &intel.root_crl, &[]));
         }
+        Ok(all)
+    }
+
+    /// AMD's items alone, as documents.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Strange`] when a file does not say which item it is.
+    pub fn amd_documents(&self) -> Result<Vec<Document>, DirectoryError> {
+        let named = |name: &str, why: &dyn std::fmt::Display| strange(&self.path.join(name), why);
+        let mut all = Vec::new();
         let product = self.product().map_err(|why| named(VEK_CHAIN, &why))?;
         if let Some(product) = product {
             let item = Item::VekChain { product, kind: Endorsement::Vcek };
@@ -229,6 +236,14 @@ impl Directory {
         let product = Product::ALL.into_iter().find(named);
         product.map(Some).ok_or_else(|| format!("{} signs no VCEKs", signer.subject_name()))
     }
+}
+
+fn strange(path: &Path, why: &dyn std::fmt::Display) -> DirectoryError {
+    DirectoryError::Strange { path: path.to_owned(), why: why.to_string() }
+}
+
+fn document(item: Item, path: PathBuf, body: &[u8], chain: &[u8]) -> Document {
+    Document { item, source: path.display().to_string(), fetched: 0, chain: chain.to_vec(), body: body.to_vec() }
 }
 
 /// Where an item is in a directory, and its signer's certificates.

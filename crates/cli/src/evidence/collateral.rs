@@ -1,28 +1,87 @@
-//! Intel's collateral in a directory, one file each, under the names that `belljar collateral` writes.
+//! The collateral that a user gives along with evidence: a directory of plain files, a cache, or a bundle.
 
 use std::path::Path;
 
+use belljar_collateral::{Cache, Collection, Directory, Product, Update, need};
+use belljar_evidence::azure::HclReport;
 use belljar_evidence::dcap::Collateral;
+use belljar_evidence::snp::Chain;
 
-use super::file;
+use super::input::Evidence;
+use crate::collateral::store;
 use crate::failure::Failure;
 
-/// Reads what is there; what is not there stays empty.
-pub fn directory(path: &Path) -> Result<Collateral, Failure> {
-    if !path.is_dir() {
-        return Err(Failure::usage(format!("{} is no directory of collateral", path.display())));
+/// What of the given collateral is for one piece of evidence.
+#[derive(Debug, Clone, Default)]
+pub struct Offered {
+    /// Intel's.
+    pub intel: Collateral,
+    /// The certificate of the chip's key with its authorities.
+    pub chain: Option<Chain>,
+}
+
+impl Offered {
+    /// Chooses for evidence out of what is at `path`; `key` opens a bundle, `pck_chain` is for quotes that do not hold it.
+    pub fn read(
+        path: &Path,
+        key: Option<&Path>,
+        evidence: &Evidence,
+        pck_chain: Option<&[u8]>,
+    ) -> Result<Self, Failure> {
+        if path.is_dir() {
+            let directory = Directory::open(path).map_err(Failure::usage)?;
+            if !directory.is_empty() {
+                if key.is_some() {
+                    return Err(Failure::usage("a directory is signed by nobody: leave --bundle-key out"));
+                }
+                let chain = match report(evidence) {
+                    Some(report) => {
+                        let documents = directory.amd_documents().map_err(Failure::usage)?;
+                        chain(&Collection::new(documents), &report)
+                    }
+                    None => None,
+                };
+                // As it is: the judge says what is wrong with it.
+                return Ok(Self { intel: directory.intel, chain });
+            }
+        }
+        let collection = if path.is_dir() {
+            Collection::new(store::cached(&Cache::new(path))?)
+        } else {
+            store::collection(path, key)?
+        };
+        let intel = quote(evidence).and_then(|quote| need::of_quote(quote, pck_chain, Update::Standard).ok());
+        Ok(Self {
+            intel: intel.map(|items| collection.dcap(&items)).unwrap_or_default(),
+            chain: report(evidence).and_then(|report| chain(&collection, &report)),
+        })
     }
-    let of = |name: &str| {
-        let file = path.join(name);
-        if file.exists() { file::read(&file) } else { Ok(Vec::new()) }
-    };
-    Ok(Collateral {
-        tcb_info: of("tcb_info.json")?,
-        tcb_signing_chain: of("tcb_signing_chain.pem")?,
-        qe_identity: of("qe_identity.json")?,
-        qe_signing_chain: of("qe_signing_chain.pem")?,
-        pck_crl: of("pck_crl.der")?,
-        pck_crl_chain: of("pck_crl_issuer_chain.pem")?,
-        root_crl: of("root_ca_crl.der")?,
+}
+
+/// The certificates for a report. One of version 2 does not name its product line, so each is tried.
+fn chain(collection: &Collection, report: &[u8]) -> Option<Chain> {
+    Product::ALL.into_iter().find_map(|product| {
+        let items = need::of_report(report, Some(product)).ok()?;
+        collection.snp(&items)
     })
+}
+
+/// The hardware report of AMD's in evidence.
+fn report(evidence: &Evidence) -> Option<Vec<u8>> {
+    match evidence {
+        Evidence::Snp { report, .. } => Some(report.clone()),
+        Evidence::Vtpm { hcl_report, td_quote, .. } if td_quote.is_empty() => {
+            HclReport::parse(hcl_report).ok().map(|report| report.hardware)
+        }
+        _ => None,
+    }
+}
+
+/// The quote of Intel's in evidence.
+fn quote(evidence: &Evidence) -> Option<&[u8]> {
+    match evidence {
+        Evidence::Quote { quote, .. } => Some(quote),
+        Evidence::Vtpm { td_quote, .. } if !td_quote.is_empty() => Some(td_quote),
+        _ => None,
+    }
 }

@@ -111,6 +111,11 @@ impl Evidence {
         }
     }
 
+    /// Whether the certificate of AMD's endorsement key came along.
+    pub fn brings_vek(&self) -> bool {
+        matches!(self, Self::Snp { vek, .. } | Self::Vtpm { vek, .. } if !vek.is_empty())
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         match self {

@@ -5,15 +5,16 @@ mod inspect;
 use std::path::{Path, PathBuf};
 
 use belljar_evidence::Kind;
-use belljar_evidence::dcap::{Collateral, Missing};
+use belljar_evidence::dcap::Missing;
 use belljar_evidence::policy::Policy;
 use clap::{Args, Subcommand};
 
 use crate::evidence::answer::Answer;
+use crate::evidence::collateral::Offered;
+use crate::evidence::file;
 use crate::evidence::input::Evidence;
 use crate::evidence::judge::Terms;
 use crate::evidence::vector::{self, now, seconds};
-use crate::evidence::{collateral, file};
 use crate::failure::Failure;
 use crate::output::{Format, json as print_json};
 
@@ -51,9 +52,12 @@ pub struct Verify {
     /// The index of test vectors
     #[arg(long, value_name = "FILE", requires = "vector")]
     index: Option<PathBuf>,
-    /// Directory with Intel's collateral (`belljar collateral fetch` makes one)
-    #[arg(long, value_name = "DIR", conflicts_with = "vector")]
+    /// Collateral of AMD and Intel: a directory (`belljar collateral fetch --out`), the cache, or a bundle
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "vector")]
     collateral: Option<PathBuf>,
+    /// Public key of the bundle's maker, PEM
+    #[arg(long, value_name = "FILE", requires = "collateral")]
+    bundle_key: Option<PathBuf>,
     /// Certificate of AMD's endorsement key (VCEK or VLEK), PEM or DER
     #[arg(long, value_name = "FILE", conflicts_with = "vector")]
     vek: Option<PathBuf>,
@@ -130,17 +134,28 @@ impl Verify {
             return terms.judge(&evidence);
         }
         let Some(path) = &self.file else { return Err(Failure::usage("give a file, or --vector and --index")) };
+        let evidence = match Evidence::read(&file::read(path)?, self.kind) {
+            Ok(evidence) => evidence,
+            Err(error) => return Ok(Answer::unreadable(self.kind, error)),
+        };
         let certificate = |path: &Option<PathBuf>| path.as_deref().map(file::certificate).transpose();
+        let pck_chain = self.pck_chain.as_deref().map(file::read).transpose()?;
+        let offered = match &self.collateral {
+            Some(path) => Offered::read(path, self.bundle_key.as_deref(), &evidence, pck_chain.as_deref())?,
+            None => Offered::default(),
+        };
+        // What the user names and what the evidence brings along come before what lies in a store.
+        let chain = offered.chain.filter(|_| self.vek.is_none() && !evidence.brings_vek());
         let terms = Terms {
             at: match self.at {
                 Some(at) => at,
                 None => now()?,
             },
-            vek: certificate(&self.vek)?,
-            intermediate: certificate(&self.intermediate)?,
+            vek: certificate(&self.vek)?.or_else(|| chain.as_ref().map(|chain| chain.vek.clone())),
+            intermediate: certificate(&self.intermediate)?.or_else(|| chain.map(|chain| chain.ask)),
             anchor: certificate(&self.anchor)?,
-            pck_chain: self.pck_chain.as_deref().map(file::read).transpose()?,
-            collateral: self.collateral.as_deref().map_or_else(|| Ok(Collateral::default()), collateral::directory)?,
+            pck_chain,
+            collateral: offered.intel,
             missing: Missing::Undecided,
             event_log: self.event_log.as_deref().map(file::read).transpose()?,
             trusted_aks: self.trusted_ak.clone(),
@@ -148,10 +163,7 @@ impl Verify {
             host_data: own(&self.host_data),
             policy,
         };
-        match Evidence::read(&file::read(path)?, self.kind) {
-            Ok(evidence) => terms.judge(&evidence),
-            Err(error) => Ok(Answer::unreadable(self.kind, error)),
-        }
+        terms.judge(&evidence)
     }
 }
 
