@@ -287,4 +287,15 @@ async fn proxies_of_the_environment_are_used() {
         assert_eq!(found, code, "{out}");
     }
     assert_eq!(fake.asked(), [format!("http://pccs.example{ROOT_LIST}")]);
+
+    // A machine without root certificates says so; a file of them helps.
+    let ca =
+        desk.write("ca.pem", rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.pem().as_bytes());
+    for (more, code) in [(&[][..], 3), (&["--ca", &ca], 0)] {
+        let mut command = desk.command(&fetch);
+        command.env("HTTP_PROXY", fake.base()).env("SSL_CERT_FILE", "/dev/null").args(["--refresh"]).args(more);
+        let (found, out, err) = read(&command.output().await.unwrap());
+        assert_eq!(found, code, "{out}{err}");
+        assert_eq!(err.contains("TLS has no root certificates"), code == 3, "{err}");
+    }
 }

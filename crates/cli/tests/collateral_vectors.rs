@@ -105,6 +105,15 @@ fn the_same_again(folder: &Path) -> Result<(), Failed> {
     let desk = evidence(folder);
     let (code, answer) = simulate(folder, desk.path(), &published(folder));
     assert_eq!((code, &answer["judged"], &answer["changed"]), (0, &1.into(), &0.into()), "{answer}");
+    // Neither do dates: what Intel published sixteen months later is judged as if everything else had come along.
+    let later = std::fs::read_to_string(folder.join("collateral/tdx-b0c06f-2026-10/tcb_info.json"))?;
+    let (code, answer) = simulate(folder, desk.path(), &later);
+    let then = &outcome(&answer, "tdx-v4-phala")["then"];
+    assert_eq!(
+        (code, &then["verdict"], &then["tcb"]["combined"]),
+        (1, &"valid".into(), &"OutOfDate".into()),
+        "{answer}"
+    );
     // Another number alone changes nothing that a verdict says.
     let number = published(folder).replace("\"tcbEvaluationDataNumber\":", "\"tcbEvaluationDataNumber\":9");
     assert_eq!(simulate(folder, desk.path(), &number).0, 0);

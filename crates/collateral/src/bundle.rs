@@ -19,6 +19,8 @@
 //! and by a person with `sed` and `jq`. The same documents make the same first two lines, wherever they are made: nothing
 //! of the machine or the moment is added. With Ed25519 the whole file is the same.
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -162,9 +164,19 @@ impl Bundle {
         file.starts_with(b"belljar-collateral-bundle ")
     }
 
-    /// Reads arbitrary bytes as a bundle signed by `key`; for fuzzing.
-    pub fn fuzz(data: &[u8], key: &PublicKey) {
-        let _ = Self::open(data, key);
+    /// Reads arbitrary bytes as a bundle, and as the documents of one that is signed; for fuzzing.
+    pub fn fuzz(data: &[u8]) {
+        static KEY: LazyLock<Option<(BundleKey, PublicKey)>> = LazyLock::new(|| {
+            let (key, _) = BundleKey::generate().ok()?;
+            let public = key.public().ok()?;
+            Some((key, public))
+        });
+        let Some((key, public)) = &*KEY else { return };
+        let _ = Self::open(data, public);
+        let message = [HEAD.as_bytes(), data, b"\n"].concat();
+        let Ok(signature) = key.sign(&message) else { return };
+        let line = format!("{} {} {}\n", public.algorithm(), public.id(), STANDARD.encode(signature));
+        let _ = Self::open(&[&message, line.as_bytes()].concat(), public);
     }
 }
 

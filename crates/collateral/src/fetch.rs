@@ -146,7 +146,7 @@ impl Fetcher {
     /// A fetcher by the machine's clock.
     ///
     /// # Errors
-    /// [`HttpError::Setup`].
+    /// [`HttpError::Setup`] or [`HttpError::NoRoots`].
     pub fn new(
         cache: Cache,
         services: Services,

@@ -101,6 +101,9 @@ pub enum HttpError {
     /// The client cannot be set up with these options.
     #[error("cannot set up connections: {0}")]
     Setup(String),
+    /// TLS has nothing to trust.
+    #[error("TLS has no root certificates ({0}): install this machine's (ca-certificates), or give a file of them")]
+    NoRoots(String),
     /// Not an address.
     #[error("{address:?} is not an http or https address: {why}")]
     Address {
@@ -236,7 +239,9 @@ impl Http {
             }
             builder = builder.tls_certs_merge(certificates);
         }
-        Ok(Self { client: builder.build().map_err(setup)?, limits })
+        // Every option was read above, so what is left to fail is the machine's store.
+        let client = builder.build().map_err(|error| HttpError::NoRoots(cause(&error)))?;
+        Ok(Self { client, limits })
     }
 
     /// GETs an address; `now` (seconds since 1970) is for a Retry-After that names a date.

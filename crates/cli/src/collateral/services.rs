@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use belljar_collateral::{
-    Anchors, Cache, FetchError, FetchOptions, Fetcher, Freshness, HttpOptions, Limits, Proxies, Services,
+    Anchors, Cache, FetchError, FetchOptions, Fetcher, Freshness, HttpError, HttpOptions, Limits, Proxies, Services,
 };
 use clap::Args;
 
@@ -36,7 +36,7 @@ pub struct ServiceOptions {
 impl ServiceOptions {
     /// A fetcher with a cache. Items past their next update are not taken from it unless `worst` allows.
     pub fn fetcher(&self, cache: Cache, anchors: Anchors, grace: u64, worst: Freshness) -> Result<Fetcher, Failure> {
-        let usage = |error: belljar_collateral::HttpError| Failure::usage(error);
+        let usage = |error: HttpError| Failure::usage(error);
         let mut services = Services::vendors().map_err(usage)?;
         if let Some(base) = &self.kds {
             services = services.with_kds(base).map_err(usage)?;
@@ -53,7 +53,10 @@ impl ServiceOptions {
         let ca = self.ca.as_deref().map(file::read).transpose()?;
         let http = HttpOptions { proxies: Proxies::from_env(), ca, limits: Limits::default() };
         let options = FetchOptions { max_wait: self.max_wait, grace, worst, ..FetchOptions::default() };
-        Fetcher::new(cache, services, anchors, &http, options).map_err(usage)
+        Fetcher::new(cache, services, anchors, &http, options).map_err(|error| match error {
+            HttpError::NoRoots(_) => Failure::undecided(error),
+            other => usage(other),
+        })
     }
 }
 

@@ -113,7 +113,7 @@ pub struct Simulation<'a> {
     pub collateral: &'a Collection,
     /// Roots that PCK certificates may lead to.
     pub anchors: Anchors,
-    /// When to judge, in seconds since 1970; new TCB info from the moment of its issue on.
+    /// When to judge, in seconds since 1970.
     pub at: u64,
     /// Which line of evaluations is stored.
     pub update: Update,
@@ -171,8 +171,11 @@ impl Simulation<'_> {
             let why = format!("it is of {id} on a platform {}", hex::encode(fmspc));
             return Outcome::Elsewhere { why };
         }
-        let at = self.at.max(self.info.issue_date);
-        let then = verifier().suppose(self.info.clone()).verify(quote, None, at, &self.options);
+        // Its dates are not looked at: by the time it comes, everything else would have been fetched anew, too.
+        let mut info = self.info.clone();
+        info.issue_date = info.issue_date.min(self.at);
+        info.next_update = info.next_update.max(self.at);
+        let then = verifier().suppose(info).verify(quote, None, self.at, &self.options);
         let (now, then) = (Box::new(Judged::new(&now)), Box::new(Judged::new(&then)));
         let changes = now.substance() != then.substance();
         Outcome::Judged { now, then, changes }

@@ -18,7 +18,7 @@ use crate::paths::Paths;
 /// What to suppose.
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// TCB info as Intel might publish it; it need not be signed, and its signature is not looked at
+    /// TCB info as Intel might publish it; neither signature nor dates are looked at
     #[arg(long, value_name = "FILE")]
     tcb_info: PathBuf,
     /// Directory with the stored evidence
@@ -68,7 +68,7 @@ impl Simulate {
         let changed = count(|outcome| matches!(outcome, Outcome::Judged { changes: true, .. }));
         match format {
             Format::Json => json(&serde_json::json!({
-                "supposed": supposed, "signature": "not looked at", "judged": judged, "changed": changed, "files": cases,
+                "supposed": supposed, "signature": "not looked at", "dates": "not looked at", "judged": judged, "changed": changed, "files": cases,
             }))?,
             Format::Text => print(&cases, &supposed, judged, changed),
         }
@@ -81,7 +81,7 @@ impl Simulate {
 }
 
 fn print(cases: &[Case], supposed: &str, judged: usize, changed: usize) {
-    println!("supposed: {supposed}; this is a what-if, the signature of the file is not looked at");
+    println!("supposed: {supposed}; this is a what-if, signature and dates of the file are not looked at");
     let mut rows = Vec::new();
     for case in cases {
         if let Outcome::Judged { now, then, changes: true } = &case.outcome {
