@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod dcap;
+mod dcap_peer;
 mod dcap_sweeps;
 mod eventlog;
 mod index;
@@ -20,10 +21,12 @@ fn main() {
     let folder = std::env::var_os("BELLJAR_VECTORS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
     let trials = match Index::read(&folder) {
-        Ok(index) => [snp::trials, dcap::trials, dcap_sweeps::trials, vtpm::trials, eventlog::trials]
-            .into_iter()
-            .flat_map(|of| of(&index))
-            .collect(),
+        Ok(index) => {
+            [snp::trials, dcap::trials, dcap_peer::trials, dcap_sweeps::trials, vtpm::trials, eventlog::trials]
+                .into_iter()
+                .flat_map(|of| of(&index))
+                .collect()
+        }
         Err(error) => {
             eprintln!("no vectors at {} ({error}): every vector is ignored", folder.display());
             vec![Trial::test("index_of_vectors", || Err("not run".into())).with_ignored_flag(true)]
