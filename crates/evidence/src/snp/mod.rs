@@ -22,4 +22,4 @@ pub use crl::Crl;
 pub use report::{
     Cpuid, FirmwareVersion, Layout, Policy, REPORT_LEN, Report, ReportError, SIGNED_LEN, SigningKey, Tcb,
 };
-pub use verify::{Chain, Facts, verify};
+pub use verify::{Chain, Facts, Verifier, verify};

@@ -1,6 +1,10 @@
 //! Is a report authentic? Every check is made and listed, in a fixed order, also after one has failed.
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use serde::Serialize;
 
 use super::anchors::{Anchors, Root, builtin};
@@ -12,6 +16,8 @@ use crate::verdict::{Outcome, Verdict};
 
 /// Signature algorithm 1 (AMD 56860): ECDSA on P-384 with SHA-384.
 const ECDSA_P384_SHA384: u32 = 1;
+/// Most chains that a verifier remembers.
+const MAX_CHAINS: usize = 4096;
 /// Least privileged VMPL.
 const LAST_VMPL: u32 = 3;
 
@@ -79,19 +85,68 @@ pub struct Facts {
 ///
 /// Debug policy, VMPL and a VLEK are facts (`flags`), not failures.
 pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdict<Facts> {
+    judge(report, &Given::read(chain, anchors), anchors, at)
+}
+
+/// Judges reports under the same anchors, and remembers the chains that lead to one: their signatures are checked once.
+#[derive(Debug)]
+pub struct Verifier {
+    anchors: Anchors,
+    /// By SHA-256 over the certificates.
+    chains: Mutex<HashMap<[u8; 32], Arc<Given>>>,
+}
+
+impl Verifier {
+    /// A verifier that remembers nothing yet.
+    pub fn new(anchors: Anchors) -> Self {
+        Self { anchors, chains: Mutex::default() }
+    }
+
+    /// The same as [`verify`].
+    pub fn verify(&self, report: &[u8], chain: &Chain, at: u64) -> Verdict<Facts> {
+        let key = digest(chain);
+        let known = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(given) = known {
+            return judge(report, &given, &self.anchors, at);
+        }
+        let given = Arc::new(Given::read(chain, &self.anchors));
+        let verdict = judge(report, &given, &self.anchors, at);
+        // Only chains that lead to an anchor are kept: nobody else can fill the memory.
+        if verdict.facts.root.is_some() {
+            let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+            if chains.len() >= MAX_CHAINS {
+                chains.clear();
+            }
+            chains.insert(key, given);
+        }
+        verdict
+    }
+}
+
+/// A digest over all certificates, each with its length.
+fn digest(chain: &Chain) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in [&chain.ark, &chain.ask, &chain.vek] {
+        context.update(&part.len().to_le_bytes());
+        context.update(part);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Facts> {
     let mut checks = Checks::default();
     let parsed = Report::read(report).ok();
     checks.compare("length", REPORT_LEN, report.len(), parsed.is_some());
     checks.of_report(parsed.as_ref());
 
-    let given = Given::read(chain, anchors);
-    checks.report_signature(parsed.as_ref(), &given);
-    checks.vek_issuer(&given);
-    let root = checks.chain_to_anchor(&given, anchors);
-    let (valid_from, valid_to) = checks.validity(&given, at);
-    let vek = given.vek.ok().map(Vek::new);
-    checks.binding(parsed.as_ref(), vek.as_ref());
-    let vek = vek.and_then(Result::ok);
+    checks.report_signature(parsed.as_ref(), given);
+    checks.vek_issuer(given);
+    let root = checks.chain_to_anchor(given, anchors);
+    let (valid_from, valid_to) = checks.validity(given, at);
+    checks.binding(parsed.as_ref(), given.content.as_ref());
+    let vek = given.content.as_ref().and_then(|content| content.as_ref().ok()).cloned();
     checks.content(parsed.as_ref());
 
     let software = matches!(root, Some(Root::Software | Root::Test));
@@ -110,11 +165,19 @@ enum Absent {
     Malformed(String),
 }
 
-/// The three certificates, completed by name with those that we know.
+/// The three certificates, completed by name with those that we know, and what each signed.
+#[derive(Debug)]
 struct Given {
     vek: Slot<Certificate>,
     ask: Slot<Certificate>,
     ark: Slot<Certificate>,
+    vek_is_signed: bool,
+    ask_is_signed: bool,
+    ark_is_self_signed: bool,
+    /// The endorsement key itself.
+    key: Option<ParsedPublicKey>,
+    /// What its certificate says.
+    content: Option<Result<Vek, CertError>>,
 }
 
 impl Given {
@@ -132,7 +195,21 @@ impl Given {
         };
         let ark =
             if !chain.ark.is_empty() { parse(&chain.ark) } else { find(ask.as_ref().ok(), anchors.certificates()) };
-        Self { vek, ask, ark }
+        let signed = |subject: &Slot<Certificate>, issuer: &Slot<Certificate>| match (subject, issuer) {
+            (Ok(subject), Ok(issuer)) => subject.names_issuer(issuer) && subject.is_signed_by(issuer),
+            _ => false,
+        };
+        let point = vek.as_ref().ok().and_then(Certificate::p384_key);
+        Self {
+            vek_is_signed: signed(&vek, &ask),
+            ask_is_signed: signed(&ask, &ark),
+            ark_is_self_signed: signed(&ark, &ark),
+            key: point.and_then(|point| ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).ok()),
+            content: vek.as_ref().ok().map(|vek| Vek::new(vek.clone())),
+            vek,
+            ask,
+            ark,
+        }
     }
 }
 
@@ -175,12 +252,11 @@ impl Checks {
         const NAME: &str = "report-signature";
         let expected = "a signature by the endorsement key";
         match (report, &given.vek) {
-            (Some(report), Ok(vek)) => {
-                let signed = report.signature().zip(vek.p384_key()).is_some_and(|(signature, key)| {
-                    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, key)
-                        .verify(report.signed_bytes(), &signature)
-                        .is_ok()
-                });
+            (Some(report), Ok(_)) => {
+                let signed = report
+                    .signature()
+                    .zip(given.key.as_ref())
+                    .is_some_and(|(signature, key)| key.verify_sig(report.signed_bytes(), &signature).is_ok());
                 let found = if signed { "it verifies" } else { "it does not verify: another key, or changed bytes" };
                 self.compare(NAME, expected, found, signed);
             }
@@ -196,7 +272,7 @@ impl Checks {
                 let expected = format!("a certificate issued and signed by {}", vek.issuer_name());
                 if !vek.names_issuer(ask) {
                     self.compare(NAME, expected, format!("the intermediate is {}", ask.subject_name()), false);
-                } else if !vek.is_signed_by(ask) {
+                } else if !given.vek_is_signed {
                     self.compare(NAME, expected, "the signature does not verify under that authority", false);
                 } else {
                     self.compare(NAME, expected, "it verifies", true);
@@ -233,9 +309,9 @@ impl Checks {
         let root = anchors.root(ark.der());
         let found = if !ask.names_issuer(ark) {
             format!("{} was issued by {}, the root is {}", ask.subject_name(), ask.issuer_name(), ark.subject_name())
-        } else if !ask.is_signed_by(ark) {
+        } else if !given.ask_is_signed {
             format!("the signature on {} does not verify under {}", ask.subject_name(), ark.subject_name())
-        } else if !ark.names_issuer(ark) || !ark.is_signed_by(ark) {
+        } else if !given.ark_is_self_signed {
             format!("{} is not self-signed", ark.subject_name())
         } else if root.is_none() {
             format!("{} is not an anchor", ark.subject_name())

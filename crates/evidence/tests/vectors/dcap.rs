@@ -1,6 +1,8 @@
 //! TDX and SGX quotes.
 
-use belljar_evidence::dcap::{Anchors, Collateral, Freshness, INTEL_ROOT, Missing, Options, verify, verify_collateral};
+use belljar_evidence::dcap::{
+    Anchors, Collateral, Freshness, INTEL_ROOT, Missing, Options, Verifier, verify, verify_collateral,
+};
 use belljar_evidence::{Decision, Outcome, Verdict, dcap};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -61,6 +63,11 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
     let evidence = Evidence::read(index, entry);
     let expect = &entry["expect"];
     let verdict = evidence.verify(&as_given());
+    let remembering = Verifier::new(&evidence.collateral, evidence.anchors.clone());
+    for _ in 0..2 {
+        let again = remembering.verify(&evidence.quote, evidence.pck_chain.as_deref(), evidence.at, &as_given());
+        assert_eq!(again.checks, verdict.checks, "with and without a memory");
+    }
     let json = serde_json::to_value(&verdict).unwrap();
     let shown = verdict.checks.iter().map(|check| format!("{check:?}\n")).collect::<String>();
     let check = |what: &str, holds: bool| if holds { Ok(()) } else { Err(Failed::from(format!("{what}\n{shown}"))) };

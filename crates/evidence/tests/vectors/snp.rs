@@ -1,6 +1,6 @@
 //! SNP reports.
 
-use belljar_evidence::snp::{Anchors, Chain, Report, builtin, verify};
+use belljar_evidence::snp::{Anchors, Chain, Report, Verifier, builtin, verify};
 use belljar_evidence::{Decision, Outcome};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -87,6 +87,10 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
     let anchors = if flags.contains(&"test-root") { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
     let at = seconds(expect["at"].as_str().unwrap());
     let verdict = verify(&report, &chain, &anchors, at);
+    let remembering = Verifier::new(anchors.clone());
+    for _ in 0..2 {
+        assert_eq!(remembering.verify(&report, &chain, at).checks, verdict.checks, "with and without a memory");
+    }
 
     let shown = verdict.checks.iter().map(|check| format!("{check:?}\n")).collect::<String>();
     let check = |what: &str, holds: bool| if holds { Ok(()) } else { Err(Failed::from(format!("{what}\n{shown}"))) };
