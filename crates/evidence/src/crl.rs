@@ -1,9 +1,13 @@
 //! Certificate revocation lists (RFC 5280 section 5): what lists of every vendor have in common.
 
-use x509_cert::crl::TbsCertList;
-use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
-use x509_cert::der::{Decode, Encode, Reader, SliceReader};
+use x509_cert::certificate::Rfc5280;
+use x509_cert::der::asn1::{BitStringRef, ContextSpecific, ObjectIdentifier};
+use x509_cert::der::{Decode, Error, ErrorKind, Reader, SliceReader, Tag, TagNumber};
+use x509_cert::ext::Extensions;
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::time::Time;
 
 /// Longest list that is read, in bytes.
 const MAX_CRL: usize = 4 * 1024 * 1024;
@@ -61,31 +65,28 @@ impl List {
         }
         let malformed = |error: x509_cert::der::Error| CrlError::Der(error.to_string());
         let (tbs, algorithm, signature) = signed_parts(der).map_err(malformed)?;
-        let parsed = TbsCertList::from_der(tbs).map_err(malformed)?;
-        if parsed.signature != algorithm || !is_right(&algorithm) {
+        let list = Fields::read(tbs).map_err(malformed)?;
+        if list.algorithm != algorithm || !is_right(&algorithm) {
             return Err(CrlError::Algorithm);
         }
         let known = |oid| oid == CRL_NUMBER || oid == AUTHORITY_KEY_ID;
-        for extension in parsed.crl_extensions.iter().flatten() {
+        for extension in list.extensions.iter().flatten() {
             if extension.critical && !known(extension.extn_id) {
                 return Err(CrlError::Critical(extension.extn_id.to_string()));
             }
         }
-        let mut revoked = Vec::new();
-        for entry in parsed.revoked_certificates.iter().flatten() {
-            // A critical extension of an entry (a certificate issuer, say) could make it another authority's.
-            if let Some(extension) = entry.crl_entry_extensions.iter().flatten().find(|extension| extension.critical) {
-                return Err(CrlError::Critical(extension.extn_id.to_string()));
-            }
-            revoked.push(entry.serial_number.as_bytes().to_vec());
+        // A critical extension of an entry (a certificate issuer, say) could make it another authority's.
+        if let Some(oid) = list.critical_entry {
+            return Err(CrlError::Critical(oid.to_string()));
         }
+        let mut revoked = list.revoked;
         revoked.sort_unstable();
         Ok(Self {
             tbs: tbs.to_vec(),
             signature: signature.to_vec(),
-            issuer: parsed.issuer.to_der().map_err(malformed)?,
-            this_update: parsed.this_update.to_unix_duration().as_secs(),
-            next_update: parsed.next_update.ok_or(CrlError::NextUpdate)?.to_unix_duration().as_secs(),
+            issuer: list.issuer.to_vec(),
+            this_update: list.this_update.to_unix_duration().as_secs(),
+            next_update: list.next_update.ok_or(CrlError::NextUpdate)?.to_unix_duration().as_secs(),
             revoked,
         })
     }
@@ -112,4 +113,64 @@ pub(crate) fn signed_parts(der: &[u8]) -> Result<(&[u8], AlgorithmIdentifierOwne
         Ok((tbs, algorithm, signature.as_bytes().unwrap_or_default()))
     })?;
     reader.finish(parts)
+}
+
+/// What TBSCertList (RFC 5280 §5.1) holds, read without a structure for each of its entries: lists can be long.
+struct Fields<'a> {
+    algorithm: AlgorithmIdentifierOwned,
+    issuer: &'a [u8],
+    this_update: Time,
+    next_update: Option<Time>,
+    revoked: Vec<Vec<u8>>,
+    critical_entry: Option<ObjectIdentifier>,
+    extensions: Option<Extensions>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(tbs: &'a [u8]) -> Result<Self, Error> {
+        let mut reader = SliceReader::new(tbs)?;
+        let fields = reader.sequence(|list| {
+            // Entries and extensions are there in version 2 alone, which is written as 1.
+            if u8::decode(list)? != 1 {
+                return Err(ErrorKind::Failed.into());
+            }
+            let algorithm = AlgorithmIdentifierOwned::decode(list)?;
+            let issuer = list.tlv_bytes()?;
+            Name::from_der(issuer)?;
+            let this_update = Time::decode(list)?;
+            let is_time = |tag: Tag| matches!(tag, Tag::UtcTime | Tag::GeneralizedTime);
+            let next_update = if next(list).is_some_and(is_time) { Some(Time::decode(list)?) } else { None };
+            let (mut revoked, mut critical_entry) = (Vec::new(), None);
+            if next(list) == Some(Tag::Sequence) {
+                list.sequence(|entries| {
+                    while !entries.is_finished() {
+                        let (serial, critical) = entries.sequence(entry)?;
+                        revoked.push(serial);
+                        critical_entry = critical_entry.or(critical);
+                    }
+                    Ok(())
+                })?;
+            }
+            let extensions = if list.is_finished() {
+                None
+            } else {
+                ContextSpecific::decode_explicit(list, TagNumber::N0)?.map(|tagged| tagged.value)
+            };
+            Ok(Self { algorithm, issuer, this_update, next_update, revoked, critical_entry, extensions })
+        })?;
+        reader.finish(fields)
+    }
+}
+
+fn next<'a>(reader: &impl Reader<'a>) -> Option<Tag> {
+    if reader.is_finished() { None } else { reader.peek_header().ok().map(|header| header.tag) }
+}
+
+/// A revoked certificate: its serial number, and a critical extension where it has one.
+fn entry<'a, R: Reader<'a>>(reader: &mut R) -> Result<(Vec<u8>, Option<ObjectIdentifier>), Error> {
+    let serial = SerialNumber::<Rfc5280>::decode(reader)?.as_bytes().to_vec();
+    Time::decode(reader)?;
+    let extensions = if reader.is_finished() { None } else { Some(Extensions::decode(reader)?) };
+    let critical = extensions.iter().flatten().find(|extension| extension.critical).map(|extension| extension.extn_id);
+    Ok((serial, critical))
 }

@@ -1,5 +1,6 @@
 //! Certificates in PEM (RFC 7468): one or several, with white space alone between them.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use x509_cert::der::pem;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -34,7 +35,9 @@ pub fn certificates(text: &[u8], most: usize) -> Result<Vec<Vec<u8>>, PemError> 
         if blocks.len() >= most {
             return Err(PemError::Count(most));
         }
-        let (_, der) = pem::decode_vec(block.as_bytes()).map_err(|error| PemError::Pem(error.to_string()))?;
+        let body = block.strip_prefix(BEGIN).and_then(|block| block.strip_suffix(END)).unwrap_or_default();
+        let body: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let der = STANDARD.decode(body).map_err(|error| PemError::Pem(error.to_string()))?;
         blocks.push(der);
         rest = after.trim_ascii_start();
     }

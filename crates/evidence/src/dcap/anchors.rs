@@ -1,5 +1,9 @@
 //! Trust anchors: Intel's root, compiled in, and whatever root the caller adds.
 
+use std::sync::{Arc, OnceLock};
+
+use super::cert::Certificate;
+
 /// Intel SGX Root CA, DER, as Intel publishes it. Its SHA-256 is pinned by a test.
 pub const INTEL_ROOT: &[u8] = include_bytes!("../../data/intel/sgx-root-ca.der");
 
@@ -16,15 +20,33 @@ pub enum Root {
 }
 
 /// The roots that a verification trusts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Anchors {
-    roots: Vec<(Vec<u8>, Root)>,
+    roots: Vec<Anchor>,
+}
+
+#[derive(Clone, Debug)]
+struct Anchor {
+    der: Vec<u8>,
+    root: Root,
+    /// Read when it is first asked for; clones share it.
+    certificate: Arc<OnceLock<Option<Arc<Certificate>>>>,
+}
+
+impl Anchor {
+    fn new(der: &[u8], root: Root) -> Self {
+        Self { der: der.to_vec(), root, certificate: Arc::default() }
+    }
+
+    fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.get_or_init(|| Certificate::parse(&self.der).ok().map(Arc::new)).as_ref()
+    }
 }
 
 impl Anchors {
     /// Intel's root alone: what production trusts.
     pub fn intel() -> Self {
-        Self { roots: vec![(INTEL_ROOT.to_vec(), Root::Intel)] }
+        Self { roots: vec![Anchor::new(INTEL_ROOT, Root::Intel)] }
     }
 
     /// No root at all.
@@ -46,18 +68,24 @@ impl Anchors {
 
     /// Whose root this certificate is; `None` when it is not trusted.
     pub fn root(&self, der: &[u8]) -> Option<Root> {
-        self.roots.iter().find(|(anchor, _)| anchor == der).map(|(_, root)| *root)
+        self.roots.iter().find(|anchor| anchor.der == der).map(|anchor| anchor.root)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Root)> {
-        self.roots.iter().map(|(der, root)| (der.as_slice(), *root))
+    /// The anchors that are certificates of Intel's profile.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = (&Arc<Certificate>, Root)> {
+        self.roots.iter().filter_map(|anchor| Some((anchor.certificate()?, anchor.root)))
+    }
+
+    /// The certificate with these bytes, when it is an anchor.
+    pub(super) fn certificate(&self, der: &[u8]) -> Option<Arc<Certificate>> {
+        self.roots.iter().find(|anchor| anchor.der == der)?.certificate().cloned()
     }
 
     fn with(mut self, der: &[u8], root: Root) -> Self {
         // Intel's root is Intel's, whatever the caller calls it.
         let root = if der == INTEL_ROOT { Root::Intel } else { root };
         if self.root(der).is_none() {
-            self.roots.push((der.to_vec(), root));
+            self.roots.push(Anchor::new(der, root));
         }
         self
     }

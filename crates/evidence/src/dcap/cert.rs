@@ -1,5 +1,7 @@
 //! X.509 certificates as Intel issues them: P-256 throughout, signed with ECDSA and SHA-256.
 
+use std::sync::{Arc, OnceLock};
+
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
@@ -32,7 +34,7 @@ pub enum CertError {
     /// Not signed with ECDSA and SHA-256, or the two statements of the algorithm differ.
     #[error("certificate is not signed with ECDSA and SHA-256 as Intel signs: refuse it")]
     Algorithm,
-    /// A public key that is not on P-256.
+    /// A public key that is not an uncompressed point of P-256. Whether it lies on the curve shows when it is used.
     #[error("certificate holds a key that is not a point on P-256: refuse it")]
     Key,
     /// A critical extension that we do not know.
@@ -77,7 +79,8 @@ pub struct Certificate {
     not_before: u64,
     not_after: u64,
     point: Vec<u8>,
-    key: ParsedPublicKey,
+    /// Made when it is first used: that costs as much as reading the rest.
+    key: OnceLock<Option<ParsedPublicKey>>,
     /// Path length, `None` inside for no limit; outer `None` when it is no authority.
     authority: Option<Option<u8>>,
     signs_certificates: bool,
@@ -136,7 +139,7 @@ impl Certificate {
             not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
             not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
             point: point.to_vec(),
-            key: ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).map_err(|_| CertError::Key)?,
+            key: OnceLock::new(),
             authority,
             signs_certificates,
             signs_lists,
@@ -188,7 +191,8 @@ impl Certificate {
 
     /// Whether this key signed the bytes; the signature is DER.
     pub(super) fn signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(bytes, signature).is_ok()
+        let key = self.key.get_or_init(|| ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).ok());
+        key.as_ref().is_some_and(|key| key.verify_sig(bytes, signature).is_ok())
     }
 
     /// The key, for signatures of two numbers of 32 bytes.
@@ -214,7 +218,7 @@ impl Certificate {
 /// A chain of certificates, the leaf first, each issued by the next.
 #[derive(Debug)]
 pub struct Chain {
-    certificates: Vec<Certificate>,
+    certificates: Vec<Arc<Certificate>>,
 }
 
 impl Chain {
@@ -223,6 +227,11 @@ impl Chain {
     /// # Errors
     /// Any [`ChainError`].
     pub fn parse(text: &[u8]) -> Result<Self, ChainError> {
+        Self::parse_under(text, &Anchors::none())
+    }
+
+    /// The same; a certificate that is an anchor is not read again.
+    pub(super) fn parse_under(text: &[u8], anchors: &Anchors) -> Result<Self, ChainError> {
         if text.len() > MAX_CHAIN {
             return Err(ChainError::Length { found: text.len() });
         }
@@ -230,8 +239,9 @@ impl Chain {
         if blocks.is_empty() || blocks.len() > MAX_CERTIFICATES {
             return Err(ChainError::Count(blocks.len()));
         }
-        let read = |(number, der): (usize, &Vec<u8>)| {
-            Certificate::parse(der).map_err(|error| ChainError::Certificate(number, error))
+        let read = |(number, der): (usize, &Vec<u8>)| match anchors.certificate(der) {
+            Some(anchor) => Ok(anchor),
+            None => Certificate::parse(der).map(Arc::new).map_err(|error| ChainError::Certificate(number, error)),
         };
         let certificates = (1..).zip(&blocks).map(read).collect::<Result<_, _>>()?;
         Ok(Self { certificates })
@@ -243,29 +253,29 @@ impl Chain {
     }
 
     /// The certificates, the leaf first.
-    pub fn certificates(&self) -> &[Certificate] {
-        &self.certificates
+    pub fn certificates(&self) -> impl DoubleEndedIterator<Item = &Certificate> {
+        self.certificates.iter().map(Arc::as_ref)
     }
 
     /// The first certificate.
     pub fn leaf(&self) -> Option<&Certificate> {
-        self.certificates.first()
+        self.certificates.first().map(Arc::as_ref)
     }
 
     /// The certificate that issued the leaf, where the chain has it.
     pub fn issuer(&self) -> Option<&Certificate> {
-        self.certificates.get(1)
+        self.certificates.get(1).map(Arc::as_ref)
     }
 
     /// First and last second at which all of them are valid, in seconds since 1970.
     pub fn window(&self) -> Option<(u64, u64)> {
-        let from = self.certificates.iter().map(Certificate::not_before).max()?;
-        Some((from, self.certificates.iter().map(Certificate::not_after).min()?))
+        let from = self.certificates().map(Certificate::not_before).max()?;
+        Some((from, self.certificates().map(Certificate::not_after).min()?))
     }
 
     /// The certificate that is not valid at that time.
     pub fn outside(&self, at: u64) -> Option<&Certificate> {
-        self.certificates.iter().find(|one| at < one.not_before || at > one.not_after)
+        self.certificates().find(|one| at < one.not_before || at > one.not_after)
     }
 
     /// Follows the chain from the leaf to an anchor.
@@ -285,11 +295,12 @@ impl Chain {
             return Ok(root);
         }
         let below = self.certificates.len().saturating_sub(1);
-        let by_name = anchors.iter().find_map(|(der, root)| {
-            let anchor = Certificate::parse(der).ok().filter(|anchor| anchor.subject == last.issuer)?;
-            (last.issuer != last.subject && anchor.issued(last, below)).then_some(root)
+        let by_name = anchors.certificates().find(|(anchor, _)| {
+            last.issuer != last.subject && anchor.subject == last.issuer && anchor.issued(last, below)
         });
-        by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))
+        by_name
+            .map(|(_, root)| root)
+            .ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))
     }
 }
 

@@ -1,5 +1,9 @@
 //! What Intel publishes about platforms: as it came, and read with its signatures checked.
 
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::signature::ParsedPublicKey;
+
 use super::anchors::{Anchors, Root};
 use super::cert::{Certificate, Chain};
 use super::crl::Crl;
@@ -21,7 +25,8 @@ pub struct Collateral {
     pub qe_signing_chain: Vec<u8>,
     /// Revocation list of the authority that issued the PCK's certificate, DER.
     pub pck_crl: Vec<u8>,
-    /// Certificates of that authority, PEM; the quote brings them, too.
+    /// Certificates of that authority, PEM. The list of a quote is checked with the authority in the quote's own chain,
+    /// so this is for collateral by itself.
     pub pck_crl_chain: Vec<u8>,
     /// Revocation list of the root, DER.
     pub root_crl: Vec<u8>,
@@ -39,7 +44,7 @@ pub(super) enum Item<T> {
 }
 
 impl<T> Item<T> {
-    fn of<E: std::fmt::Display>(bytes: &[u8], parse: impl FnOnce(&[u8]) -> Result<T, E>) -> Self {
+    pub(super) fn of<E: std::fmt::Display>(bytes: &[u8], parse: impl FnOnce(&[u8]) -> Result<T, E>) -> Self {
         if bytes.is_empty() {
             return Self::Absent;
         }
@@ -61,33 +66,56 @@ impl<T> Item<T> {
 #[derive(Debug)]
 pub(super) struct Document<T> {
     pub(super) content: Item<T>,
-    pub(super) signer: Item<Chain>,
+    pub(super) signer: Arc<Signer>,
     /// Whether the signature verifies up to an anchor; why not, in words. `None` when the signer was not given.
     pub(super) signed: Option<Result<Root, String>>,
 }
 
-impl<T> Document<T> {
-    fn new(content: Item<T>, chain: &[u8], signed: impl FnOnce(&T) -> &Signed, anchors: &Anchors) -> Self {
-        let signer = Item::of(chain, Chain::parse);
-        let outcome = match (&content, &signer) {
-            (Item::Malformed(why), _) | (_, Item::Malformed(why)) => Some(Err(why.clone())),
-            (Item::Read(read), Item::Read(signer)) => Some(verify(signed(read), signer, anchors)),
-            _ => None,
+/// Who signs documents: a chain, followed to its anchor. Intel's signer is the same for both documents.
+#[derive(Debug)]
+pub(super) struct Signer {
+    pub(super) chain: Item<Chain>,
+    /// The anchor and the key, or why there is none. `None` without a chain that can be read.
+    trusted: Option<Result<(Root, ParsedPublicKey), String>>,
+}
+
+impl Signer {
+    fn new(chain: &[u8], anchors: &Anchors) -> Self {
+        let chain = Item::of(chain, |text| Chain::parse_under(text, anchors));
+        let trusted = chain.read().map(|chain| Self::trust(chain, anchors));
+        Self { chain, trusted }
+    }
+
+    fn trust(chain: &Chain, anchors: &Anchors) -> Result<(Root, ParsedPublicKey), String> {
+        let root = chain.root(anchors)?;
+        let leaf = chain.leaf().ok_or("the chain is empty")?;
+        if leaf.subject_name() != TCB_SIGNING {
+            return Err(format!("it is signed by {}, not by {TCB_SIGNING}", leaf.subject_name()));
+        }
+        let key = leaf.fixed_key().ok_or("the signer's key is no point on P-256")?;
+        Ok((root, key))
+    }
+
+    fn verify(&self, document: &Signed) -> Option<Result<Root, String>> {
+        let (root, key) = match self.trusted.as_ref()? {
+            Ok(trusted) => trusted,
+            Err(why) => return Some(Err(why.clone())),
         };
-        Self { content, signer, signed: outcome }
+        Some(match key.verify_sig(&document.text, &document.signature) {
+            Ok(()) => Ok(*root),
+            Err(_) => Err("it does not verify: changed bytes, or another signer".to_owned()),
+        })
     }
 }
 
-fn verify(document: &Signed, signer: &Chain, anchors: &Anchors) -> Result<Root, String> {
-    let root = signer.root(anchors)?;
-    let leaf = signer.leaf().ok_or("the chain is empty")?;
-    if leaf.subject_name() != TCB_SIGNING {
-        return Err(format!("it is signed by {}, not by {TCB_SIGNING}", leaf.subject_name()));
-    }
-    let key = leaf.fixed_key().ok_or("the signer's key is no point on P-256")?;
-    match key.verify_sig(&document.text, &document.signature) {
-        Ok(()) => Ok(root),
-        Err(_) => Err("it does not verify: changed bytes, or another signer".to_owned()),
+impl<T> Document<T> {
+    fn new(content: Item<T>, signer: Arc<Signer>, signed: impl FnOnce(&T) -> &Signed) -> Self {
+        let outcome = match (&content, &signer.chain) {
+            (Item::Malformed(why), _) | (_, Item::Malformed(why)) => Some(Err(why.clone())),
+            (Item::Read(read), Item::Read(_)) => signer.verify(signed(read)),
+            _ => None,
+        };
+        Self { content, signer, signed: outcome }
     }
 }
 
@@ -97,12 +125,8 @@ pub(super) struct Prepared {
     pub(super) tcb_info: Document<TcbInfo>,
     pub(super) qe_identity: Document<QeIdentity>,
     pub(super) pck_crl: Item<Crl>,
-    /// The authority of that list.
-    pub(super) pck_crl_chain: Item<Chain>,
-    /// Whether that authority signed it; `None` where one of them is missing.
-    pck_crl_signed: Option<bool>,
-    /// Whether that authority leads to an anchor; `None` where it is missing.
-    pck_crl_root: Option<Result<Root, String>>,
+    /// The authority that the list was first tried with, DER, and whether it signed it.
+    pck_crl_tried: OnceLock<(Vec<u8>, bool)>,
     pub(super) root_crl: Item<Crl>,
     /// Whether one of the anchors signed it.
     pub(super) root_crl_signed: bool,
@@ -110,35 +134,21 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(raw: &Collateral, anchors: &Anchors) -> Self {
-        let pck_crl = Item::of(&raw.pck_crl, Crl::parse);
-        let pck_crl_chain = Item::of(&raw.pck_crl_chain, Chain::parse);
-        let pck_crl_signed = match (pck_crl.read(), pck_crl_chain.read().and_then(Chain::leaf)) {
-            (Some(list), Some(authority)) => Some(list.is_signed_by(authority)),
-            _ => None,
+        let tcb_signer = Arc::new(Signer::new(&raw.tcb_signing_chain, anchors));
+        let qe_signer = if raw.qe_signing_chain == raw.tcb_signing_chain {
+            Arc::clone(&tcb_signer)
+        } else {
+            Arc::new(Signer::new(&raw.qe_signing_chain, anchors))
         };
-        let pck_crl_root = pck_crl_chain.read().map(|chain| chain.root(anchors));
         let root_crl = Item::of(&raw.root_crl, Crl::parse);
-        let by_anchor = |list: &Crl| {
-            anchors.iter().filter_map(|(der, _)| Certificate::parse(der).ok()).any(|anchor| list.is_signed_by(&anchor))
-        };
+        let by_anchor = |list: &Crl| anchors.certificates().any(|(root, _)| list.is_signed_by(root));
         let root_crl_signed = root_crl.read().is_some_and(by_anchor);
+        let identity = Item::of(&raw.qe_identity, QeIdentity::parse);
         Self {
-            tcb_info: Document::new(
-                Item::of(&raw.tcb_info, TcbInfo::parse),
-                &raw.tcb_signing_chain,
-                |info| &info.signed,
-                anchors,
-            ),
-            qe_identity: Document::new(
-                Item::of(&raw.qe_identity, QeIdentity::parse),
-                &raw.qe_signing_chain,
-                |identity| &identity.signed,
-                anchors,
-            ),
-            pck_crl,
-            pck_crl_chain,
-            pck_crl_signed,
-            pck_crl_root,
+            tcb_info: Document::new(Item::of(&raw.tcb_info, TcbInfo::parse), tcb_signer, |info| &info.signed),
+            qe_identity: Document::new(identity, qe_signer, |identity| &identity.signed),
+            pck_crl: Item::of(&raw.pck_crl, Crl::parse),
+            pck_crl_tried: OnceLock::new(),
             root_crl,
             root_crl_signed,
         }
@@ -153,26 +163,8 @@ impl Prepared {
     /// Whether the list of PCK certificates was signed by the authority that issued this quote's.
     pub(super) fn pck_crl_is_signed_by(&self, authority: &Certificate) -> bool {
         let Some(list) = self.pck_crl.read() else { return false };
-        // The same certificate was tried when the collateral was read.
-        match (self.pck_crl_chain.read().and_then(Chain::leaf), self.pck_crl_signed) {
-            (Some(tried), Some(signed)) if tried.der() == authority.der() => signed,
-            _ => list.is_signed_by(authority),
-        }
-    }
-
-    /// Whether the list of PCK certificates was signed by the authority given with it, up to an anchor; why not, in
-    /// words. `None` where that authority was not given.
-    pub(super) fn pck_crl_alone(&self) -> Option<Result<(), String>> {
-        let (root, signed) = (self.pck_crl_root.as_ref()?, self.pck_crl_signed?);
-        Some(match (root, signed) {
-            (Err(why), _) => Err(why.clone()),
-            (Ok(_), false) => Err("it does not verify: another authority, or changed bytes".to_owned()),
-            (Ok(_), true) => Ok(()),
-        })
-    }
-
-    /// Whose root the authority of that list leads to.
-    pub(super) fn pck_crl_root(&self) -> Option<&Root> {
-        self.pck_crl_root.as_ref()?.as_ref().ok()
+        let (tried, signed) =
+            self.pck_crl_tried.get_or_init(|| (authority.der().to_vec(), list.is_signed_by(authority)));
+        if tried == authority.der() { *signed } else { list.is_signed_by(authority) }
     }
 }

@@ -1,6 +1,5 @@
 //! TCB info and QE identity: JSON that Intel signs. The signature covers the exact bytes of the inner object.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -304,9 +303,46 @@ struct RawTcb {
     pcesvn: u16,
     sgxtcbcomponents: Option<Vec<Component>>,
     tdxtcbcomponents: Option<Vec<Component>>,
-    /// Version 2: `sgxtcbcomp01svn` to `sgxtcbcomp16svn`.
-    #[serde(flatten)]
-    numbered: BTreeMap<String, u8>,
+    // Version 2 numbers its components.
+    sgxtcbcomp01svn: Option<u8>,
+    sgxtcbcomp02svn: Option<u8>,
+    sgxtcbcomp03svn: Option<u8>,
+    sgxtcbcomp04svn: Option<u8>,
+    sgxtcbcomp05svn: Option<u8>,
+    sgxtcbcomp06svn: Option<u8>,
+    sgxtcbcomp07svn: Option<u8>,
+    sgxtcbcomp08svn: Option<u8>,
+    sgxtcbcomp09svn: Option<u8>,
+    sgxtcbcomp10svn: Option<u8>,
+    sgxtcbcomp11svn: Option<u8>,
+    sgxtcbcomp12svn: Option<u8>,
+    sgxtcbcomp13svn: Option<u8>,
+    sgxtcbcomp14svn: Option<u8>,
+    sgxtcbcomp15svn: Option<u8>,
+    sgxtcbcomp16svn: Option<u8>,
+}
+
+impl RawTcb {
+    fn numbered(&self) -> Option<[u8; 16]> {
+        Some([
+            self.sgxtcbcomp01svn?,
+            self.sgxtcbcomp02svn?,
+            self.sgxtcbcomp03svn?,
+            self.sgxtcbcomp04svn?,
+            self.sgxtcbcomp05svn?,
+            self.sgxtcbcomp06svn?,
+            self.sgxtcbcomp07svn?,
+            self.sgxtcbcomp08svn?,
+            self.sgxtcbcomp09svn?,
+            self.sgxtcbcomp10svn?,
+            self.sgxtcbcomp11svn?,
+            self.sgxtcbcomp12svn?,
+            self.sgxtcbcomp13svn?,
+            self.sgxtcbcomp14svn?,
+            self.sgxtcbcomp15svn?,
+            self.sgxtcbcomp16svn?,
+        ])
+    }
 }
 
 #[derive(Deserialize)]
@@ -348,16 +384,9 @@ struct RawIdentity {
 
 impl RawLevel {
     fn read(self, is_tdx: bool) -> Result<Level, JsonError> {
-        let sgx = match self.tcb.sgxtcbcomponents {
-            Some(list) => components(&list, "sgxtcbcomponents")?,
-            None => {
-                let mut all = [0; 16];
-                for (number, svn) in (1..).zip(&mut all) {
-                    let found = self.tcb.numbered.get(&format!("sgxtcbcomp{number:02}svn"));
-                    *svn = *found.ok_or(JsonError::Member("sgxtcbcomponents"))?;
-                }
-                all
-            }
+        let sgx = match &self.tcb.sgxtcbcomponents {
+            Some(list) => components(list, "sgxtcbcomponents")?,
+            None => self.tcb.numbered().ok_or(JsonError::Member("sgxtcbcomponents"))?,
         };
         let tdx = match (self.tcb.tdxtcbcomponents, is_tdx) {
             (Some(list), true) => Some(components(&list, "tdxtcbcomponents")?),

@@ -66,17 +66,16 @@ impl Pck {
     /// [`PckError::Malformed`].
     pub fn read(value: &[u8]) -> Result<Self, PckError> {
         let all = pairs(value).ok_or(PckError::Malformed("list"))?;
-        let field = |number| all.iter().find(|(oid, _)| *oid == sgx(&[number])).map(|(_, value)| *value);
+        let field = |number| named(&all, &[number]);
         let tcb = field(2).and_then(pairs).ok_or(PckError::Malformed("TCB"))?;
-        let tcb = |number| tcb.iter().find(|(oid, _)| *oid == sgx(&[2, number])).map(|(_, value)| *value);
+        let tcb = |number| named(&tcb, &[2, number]);
         let configuration = match field(7) {
             Some(value) => Some(pairs(value).ok_or(PckError::Malformed("configuration"))?),
             None => None,
         };
         let flag = |number| -> Result<Option<bool>, PckError> {
-            let listed = configuration.iter().flatten().find(|(oid, _)| *oid == sgx(&[7, number]));
-            let read = listed.map(|(_, value)| bool::from_der(value));
-            read.transpose().map_err(|_| PckError::Malformed("configuration"))
+            let listed = configuration.as_ref().and_then(|all| named(all, &[7, number]));
+            listed.map(bool::from_der).transpose().map_err(|_| PckError::Malformed("configuration"))
         };
 
         let mut components = [0; 16];
@@ -120,13 +119,10 @@ impl Serialize for Pck {
     }
 }
 
-/// The name below the SGX extension's.
-fn sgx(arcs: &[u32]) -> ObjectIdentifier {
-    let mut oid = SGX;
-    for arc in arcs {
-        oid = oid.push_arc(*arc).unwrap_or(SGX);
-    }
-    oid
+/// The value under a name below the SGX extension's. Each arc is below 128, so it is one byte of the name.
+fn named<'a>(all: &[(ObjectIdentifier, &'a [u8])], arcs: &[u8]) -> Option<&'a [u8]> {
+    let below = |oid: &ObjectIdentifier| oid.as_bytes().strip_prefix(SGX.as_bytes()) == Some(arcs);
+    all.iter().find(|(oid, _)| below(oid)).map(|(_, value)| *value)
 }
 
 /// A sequence of sequences of a name and one value; the value with its tag and length. Names are unique.

@@ -100,8 +100,10 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
         options: &options,
         found: Found::default(),
     };
+    let authority = Item::of(&collateral.pck_crl_chain, Chain::parse);
+    let by_authority = pck_crl_signer(&prepared, &authority, anchors);
     if !collateral.pck_crl.is_empty() {
-        judge.pck_crl_alone();
+        judge.pck_crl_alone(by_authority.as_ref(), authority.read());
     }
     if !collateral.root_crl.is_empty() {
         judge.root_crl();
@@ -129,14 +131,29 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
         valid_from,
         valid_to,
     };
-    let roots = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref()];
-    let root = roots.into_iter().flatten().find_map(|signed| signed.as_ref().ok()).or(prepared.pck_crl_root());
+    let roots = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref(), by_authority.as_ref()];
+    let root = roots.into_iter().flatten().find_map(|signed| signed.as_ref().ok());
     let (software, flag) = match root {
         Some(Root::Software) => (true, Some("software-tee")),
         Some(Root::Test) => (true, Some("test-root")),
         _ => (false, None),
     };
     checks.into_verdict(software, flag.map(str::to_owned).into_iter().collect(), facts)
+}
+
+/// Whose root the authority of the PCK's revocation list leads to, when it signed that; why not, in words. `None` where
+/// the list or the authority was not given.
+fn pck_crl_signer(prepared: &Prepared, authority: &Item<Chain>, anchors: &Anchors) -> Option<Result<Root, String>> {
+    let chain = match authority {
+        Item::Absent => return None,
+        Item::Malformed(why) => return Some(Err(why.clone())),
+        Item::Read(chain) => chain,
+    };
+    prepared.pck_crl.read()?;
+    if !chain.leaf().is_some_and(|leaf| prepared.pck_crl_is_signed_by(leaf)) {
+        return Some(Err("it does not verify: another authority, or changed bytes".to_owned()));
+    }
+    Some(chain.root(anchors))
 }
 
 struct Judge<'a> {
@@ -220,7 +237,7 @@ impl Judge<'_> {
         }
     }
 
-    fn pck_crl_alone(&mut self) {
+    fn pck_crl_alone(&mut self, signed: Option<&Result<Root, String>>, authority: Option<&Chain>) {
         let names = ["pck-crl-signature", "pck-crl-time"];
         let expected = "a revocation list of an authority that leads to an anchor";
         let list = match &self.prepared.pck_crl {
@@ -228,12 +245,12 @@ impl Judge<'_> {
             Item::Malformed(why) => return self.malformed(&names, expected, why),
             Item::Read(list) => list,
         };
-        match self.prepared.pck_crl_alone() {
-            Some(Ok(())) => self.checks.compare(names[0], expected, "it verifies", true),
+        match signed {
+            Some(Ok(_)) => self.checks.compare(names[0], expected, "it verifies", true),
             Some(Err(why)) => self.checks.compare(names[0], expected, why, false),
             None => self.cannot_all(&names[..1], expected, "the chain of its authority"),
         }
-        self.time(names[1], list.this_update(), list.next_update(), self.prepared.pck_crl_chain.read());
+        self.time(names[1], list.this_update(), list.next_update(), authority);
     }
 
     fn signed_in_time<T>(
@@ -247,7 +264,7 @@ impl Judge<'_> {
             && let Some(content) = document.content.read()
         {
             let (issued, next) = window(content);
-            self.time(names[1], issued, next, document.signer.read());
+            self.time(names[1], issued, next, document.signer.chain.read());
         }
     }
 
@@ -265,9 +282,8 @@ impl Judge<'_> {
         self.time(names[1], list.this_update(), list.next_update(), None);
         let chains = [
             self.chain.map(|chain| &chain.chain),
-            self.prepared.pck_crl_chain.read(),
-            self.prepared.tcb_info.signer.read(),
-            self.prepared.qe_identity.signer.read(),
+            self.prepared.tcb_info.signer.chain.read(),
+            self.prepared.qe_identity.signer.chain.read(),
         ];
         let all: Vec<&Certificate> = chains.into_iter().flatten().flat_map(Chain::certificates).collect();
         self.revoked(names[2], list, &all);
@@ -295,7 +311,7 @@ impl Judge<'_> {
 
     /// The signature of a document; false when the checks that follow cannot be made.
     fn signature<T>(&mut self, names: &[&'static str], expected: &str, what: &str, document: &Document<T>) -> bool {
-        match (&document.content, &document.signer, &document.signed) {
+        match (&document.content, &document.signer.chain, &document.signed) {
             (Item::Absent, ..) => self.cannot_all(names, expected, what),
             (Item::Malformed(why), ..) => self.malformed(names, expected, why),
             (Item::Read(_), Item::Absent, _) | (_, _, None) => {
@@ -327,7 +343,7 @@ impl Judge<'_> {
             return;
         }
         let Some(info) = document.content.read() else { return };
-        self.time("tcb-info-time", info.issue_date, info.next_update, document.signer.read());
+        self.time("tcb-info-time", info.issue_date, info.next_update, document.signer.chain.read());
         let (Some(_), Some(Ok(pck))) = (self.quote, self.chain.map(|chain| chain.pck.as_ref())) else {
             for name in names.iter().skip(2) {
                 self.checks.cannot(
@@ -374,7 +390,7 @@ impl Judge<'_> {
             return;
         }
         let Some(identity) = document.content.read() else { return };
-        self.time(names[1], identity.issue_date, identity.next_update, document.signer.read());
+        self.time(names[1], identity.issue_date, identity.next_update, document.signer.chain.read());
         let Some(quote) = self.quote else {
             for name in [names[2], names[3]] {
                 self.checks.cannot(name, "the identity of this quote's QE", "the quote cannot be read");

@@ -102,7 +102,7 @@ pub(super) struct PckChain {
 
 impl PckChain {
     fn read(pem: &[u8], anchors: &Anchors) -> Result<Self, String> {
-        let chain = Chain::parse(pem).map_err(|error| error.to_string())?;
+        let chain = Chain::parse_under(pem, anchors).map_err(|error| error.to_string())?;
         let leaf = chain.leaf().ok_or("the chain is empty")?;
         let pck = Pck::of(leaf).map_err(|error| error.to_string());
         let root = if leaf.subject_name() == PCK {
