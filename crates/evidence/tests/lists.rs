@@ -52,7 +52,7 @@ fn only_an_authority_for_lists_signs_them() {
     assert!(!signed(List::new("ARK-Milan"), &keys.ark).is_signed_by(&root(&keys, KeyUsages::KeyCertSign)));
     assert!(!signed(List { padding: Padding::Lie, ..List::new("ARK-Milan") }, &keys.ark).is_signed_by(&ark));
     let mut changed = List { serials: vec![1], ..List::new("ARK-Milan") }.sign(&keys.ark);
-    let at = changed.windows(3).position(|bytes| bytes == [2, 1, 1]).unwrap() + 2;
+    let at = changed.windows(3).rposition(|bytes| bytes == [2, 1, 1]).unwrap() + 2;
     changed[at] = 2;
     assert!(!Crl::parse(&changed).unwrap().is_signed_by(&ark));
 }
