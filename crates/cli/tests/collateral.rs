@@ -299,3 +299,21 @@ async fn proxies_of_the_environment_are_used() {
         assert_eq!(err.contains("TLS has no root certificates"), code == 3, "{err}");
     }
 }
+
+#[tokio::test]
+async fn a_process_that_is_killed_leaves_nothing_in_the_way() {
+    let (intel, desk) = (Intel::new(), Desk::new());
+    let fake = pccs(&intel).await;
+    let (anchor, base) = (desk.write("root.der", &intel.root), fake.base());
+    let fetch = ["fetch", "--item", "intel/root-crl", "--pccs", &base, "--anchor", &anchor];
+    let good = Reply::Body(Vec::new(), intel.root_list(&claims("")));
+    fake.on(ROOT_LIST, [Reply::Hang, good]);
+    let mut killed = desk.command(&fetch).spawn().unwrap();
+    while fake.asked().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    killed.kill().await.unwrap();
+    let (code, out, err) = desk.run(&fetch).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(fake.asked().len(), 2);
+}

@@ -172,3 +172,58 @@ fn same(claim: &'static str, expected: &str, found: &str) -> Result<(), Refused>
     }
     Err(Refused::Another { claim, expected: expected.to_owned(), found: found.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::Endorsement;
+    use belljar_evidence::pem;
+
+    /// ASK or ASVK with ARK, as the service gives them.
+    fn chain(signer: &[u8], ark: &[u8]) -> Vec<u8> {
+        [pem::encode(signer), pem::encode(ark)].concat().into_bytes()
+    }
+
+    #[test]
+    fn amds_own_chains_verify_for_their_product_and_kind_alone() {
+        let anchors = Anchors::vendors();
+        for (product, authority) in Product::ALL.into_iter().zip(snp::builtin::AMD) {
+            let (vcek, vlek) = (chain(authority.ask, authority.ark), chain(authority.asvk, authority.ark));
+            for (kind, body, issuer) in [(Endorsement::Vcek, &vcek, "SEV"), (Endorsement::Vlek, &vlek, "SEV-VLEK")] {
+                let item = Item::VekChain { product, kind };
+                let facts = verify(&item, body, b"", &anchors).unwrap();
+                assert_eq!((facts.root, facts.issuer), ("amd", format!("ARK-{}", product.name())));
+                let other = if kind == Endorsement::Vcek { &vlek } else { &vcek };
+                let Err(Refused::Another { claim: "authority", expected, .. }) = verify(&item, other, b"", &anchors)
+                else {
+                    panic!("{item}")
+                };
+                assert_eq!(expected, format!("{issuer}-{}", product.name()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_is_two_certificates_of_which_the_second_signed_both() {
+        let [milan, genoa, _] = snp::builtin::AMD;
+        let item = Item::VekChain { product: Product::Milan, kind: Endorsement::Vcek };
+        let verify = |body: &[u8]| verify(&item, body, b"", &Anchors::vendors());
+        assert!(verify(&chain(milan.ask, milan.ark)).is_ok());
+        let crossed = Refused::Chain("SEV-Milan is not signed by ARK-Genoa".to_owned());
+        assert_eq!(verify(&chain(milan.ask, genoa.ark)), Err(crossed));
+        let turned = Refused::Chain("SEV-Milan is not an anchor".to_owned());
+        assert_eq!(verify(&chain(milan.ark, milan.ask)), Err(turned));
+        let one = Refused::Malformed { what: "certificate chain", why: "it has 1 certificates, not 2".to_owned() };
+        assert_eq!(verify(pem::encode(milan.ask).as_bytes()), Err(one));
+        let long = vec![b' '; 65_537];
+        assert!(matches!(verify(&long), Err(Refused::Malformed { what: "certificate chain", .. })));
+    }
+
+    #[test]
+    fn an_anchor_is_of_one_of_the_two_profiles() {
+        assert!(Anchors::vendors().with_test_root(snp::builtin::AMD[0].ark).is_ok());
+        assert!(Anchors::vendors().with_test_root(dcap::INTEL_ROOT).is_ok());
+        let refused = Anchors::vendors().with_test_root(b"x").unwrap_err();
+        assert!(matches!(refused, Refused::Malformed { what: "anchor", .. }));
+    }
+}

@@ -82,7 +82,7 @@ impl Pace {
             let mut state = read(&mut held, now)?;
             let paced = if interval == 0 { 0 } else { state.next_paced };
             let start = now.max(state.blocked_until).max(paced);
-            if start > latest {
+            if start > now && start > latest {
                 return Err(NoTurn::Wait(start.saturating_sub(now)));
             }
             if interval > 0 {

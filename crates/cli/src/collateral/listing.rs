@@ -93,8 +93,13 @@ impl Row {
             (Some(issuer), Some("test")) => format!("{issuer} (not a vendor's root)"),
             (issuer, _) => or(issuer),
         };
-        let state = self.rung.map_or_else(|| "refused".to_owned(), |rung| rung_name(rung).to_owned());
-        vec![short(&self.item), self.purpose.clone(), issuer, or(&self.issued), or(&self.next_update), state]
+        let state = match self.rung {
+            Some(rung) => rung_name(rung),
+            None if self.source.is_empty() => "not got",
+            None => "refused",
+        };
+        let dates = [or(&self.issued), or(&self.next_update)];
+        [vec![short(&self.item), self.purpose.clone(), issuer], dates.to_vec(), vec![state.to_owned()]].concat()
     }
 }
 

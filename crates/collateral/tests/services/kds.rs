@@ -233,3 +233,26 @@ async fn a_revocation_list_is_of_its_product_and_signed_by_its_root() {
     let another = Refused::Another { claim: "authority", expected, found };
     assert!(matches!(&error, FetchError::Refused { error, .. } if *error == another), "{error}");
 }
+
+#[tokio::test]
+async fn a_pace_that_cannot_be_read_starts_anew() {
+    let amd = Amd::new();
+    let (fake, bench) = (Fake::start().await, Bench::new(&amd.ark));
+    let chain = Item::VekChain { product: Product::Milan, kind: Endorsement::Vcek };
+    fake.on(CHAIN, body(&amd.chain));
+    let state = bench.folder.path().join("hosts").join(fake.host().replace(':', "_") + ".json");
+    std::fs::create_dir(state.parent().unwrap()).unwrap();
+    let blocked = |until: u64| format!("{{\"blocked_until\":{until},\"next_paced\":0,\"failures\":1}}");
+    for (text, waited) in [
+        (blocked((NOW + 7) * 1000), 7),
+        // Cut off, of another program, and by a clock that was a year ahead.
+        (blocked((NOW + 7) * 1000)[..20].to_owned(), 0),
+        ("[]".to_owned(), 0),
+        (blocked((NOW + 365 * 86_400) * 1000), 0),
+    ] {
+        std::fs::write(&state, &text).unwrap();
+        let before = bench.now();
+        assert!(bench.fetcher(&fake).obtain(&chain, true).await.unwrap().fetched);
+        assert_eq!(bench.now() - before, waited, "{text}");
+    }
+}

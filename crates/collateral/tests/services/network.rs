@@ -1,9 +1,10 @@
 //! Proxies and TLS, against a proxy and a TLS server of ours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use belljar_collateral::{
-    Anchors, Cache, FetchError, FetchOptions, Fetcher, HttpError, HttpOptions, Item, Proxies, Services,
+    Anchors, Cache, FetchError, FetchOptions, Fetcher, HttpError, HttpOptions, Item, Limits, Proxies, Services,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio_rustls::TlsAcceptor;
@@ -123,4 +124,22 @@ fn options_that_cannot_be_honoured_are_errors() {
     assert_eq!(make(ca), Err(HttpError::Setup("the CA file holds no certificate in PEM".to_owned())));
     let proxies = Proxies { https: Some("::".to_owned()), ..Proxies::default() };
     assert!(matches!(make(HttpOptions { proxies, ..HttpOptions::default() }), Err(HttpError::Setup(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_finish_its_greeting_is_left() {
+    let intel = Intel::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://{}", silent.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let services = Services::vendors().unwrap().with_pccs(&base).unwrap();
+    let anchors = Anchors::vendors().with_test_root(&intel.root).unwrap();
+    let limits = Limits { connect: Duration::from_millis(100), ..Limits::default() };
+    let http = HttpOptions { limits, ca: Some(tls("127.0.0.1").1), ..HttpOptions::default() };
+    let options = FetchOptions { max_wait: 0, ..FetchOptions::default() };
+    let fetcher = Fetcher::new(Cache::new(folder.path()), services, anchors, &http, options).unwrap();
+    let error = fetcher.with_clock(FakeClock::at(NOW)).obtain(&Item::RootCrl, false).await.unwrap_err();
+    let FetchError::Http(HttpError::Connect { host, why }) = error else { panic!("{error}") };
+    assert_eq!(format!("https://{host}"), base);
+    assert!(why.contains("timed out"), "{why}");
 }
