@@ -52,9 +52,8 @@ fn only_an_authority_for_lists_signs_them() {
     assert!(!signed(List::new("ARK-Milan"), &keys.ark).is_signed_by(&root(&keys, KeyUsages::KeyCertSign)));
     assert!(!signed(List { padding: Padding::Lie, ..List::new("ARK-Milan") }, &keys.ark).is_signed_by(&ark));
     let mut changed = List { serials: vec![1], ..List::new("ARK-Milan") }.sign(&keys.ark);
-    // The first number is the version, the second the serial number.
-    let numbers = changed.windows(3).enumerate().filter(|(_, bytes)| *bytes == [2, 1, 1]);
-    let at = numbers.map(|(at, _)| at + 2).nth(1).unwrap();
+    // The serial number is the one that a time (UTCTime) follows.
+    let at = changed.windows(4).position(|bytes| bytes == [2, 1, 1, 0x17]).unwrap() + 2;
     changed[at] = 2;
     assert!(!Crl::parse(&changed).unwrap().is_signed_by(&ark));
 }
