@@ -4,9 +4,9 @@
 //! and where a service said that there is no such item, `NAME.absent` for a while. `hosts/` holds the pace of requests.
 //! Nobody needs to trust the folder: an item is verified whenever it is read.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,14 +143,20 @@ impl Cache {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        let io = |error| CacheError::Io { path: path.to_owned(), error };
-        let folder = path.parent().unwrap_or(&self.directory);
-        make_folder(folder)?;
-        let mut making = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        making.write_all(bytes).and_then(|()| making.as_file().sync_all()).map_err(io)?;
-        making.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
+        make_folder(path.parent().unwrap_or(&self.directory))?;
+        write_whole(path, bytes, 0o600)
     }
+}
+
+/// Writes a file into a folder that is there: readers see the former one or the new one, and no part of it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
+    let io = |error| CacheError::Io { path: path.to_owned(), error };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let permissions = Permissions::from_mode(mode);
+    let mut making = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(io)?;
+    making.write_all(bytes).and_then(|()| making.as_file().sync_all()).map_err(io)?;
+    making.persist(path).map_err(|error| io(error.error))?;
+    Ok(())
 }
 
 fn make_folder(folder: &Path) -> Result<(), CacheError> {

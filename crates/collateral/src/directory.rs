@@ -18,7 +18,7 @@ use belljar_evidence::dcap::{Chain, Collateral, QeIdentity, TcbInfo};
 use belljar_evidence::pem;
 use belljar_evidence::snp::{Certificate, Vek};
 
-use crate::cache::{CacheError, read_bounded};
+use crate::cache::{CacheError, read_bounded, write_whole};
 use crate::check;
 use crate::document::{Document, MAX_BODY};
 use crate::item::{Endorsement, Item, PckCa, Product, Tee, Update};
@@ -217,9 +217,9 @@ impl Directory {
         }
         for (name, bytes, _) in files {
             let path = path.join(name);
-            let written =
-                path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, bytes));
-            written.map_err(|error| CacheError::Io { path, error })?;
+            let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            made.map_err(|error| CacheError::Io { path: path.clone(), error })?;
+            write_whole(&path, bytes, 0o644)?;
         }
         Ok(())
     }

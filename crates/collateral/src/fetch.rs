@@ -166,7 +166,8 @@ impl Fetcher {
         Self { pace, clock, ..self }
     }
 
-    /// Gives an item. With `anew` the service is asked although the cache has one that is in date.
+    /// Gives an item. With `anew` the service is asked although the cache has one that is in date, or remembers that the
+    /// service knows none.
     ///
     /// # Errors
     /// Any [`FetchError`]. While the cache has the item at a rung that is not worse than the options allow, a service
@@ -186,6 +187,9 @@ impl Fetcher {
             Some(held) if self.is_young(&held) && (!anew || held.document.fetched > begun) => return Ok(held),
             held => held,
         };
+        if !anew && let Some((until, status)) = self.cache.absent(item, self.clock.now(), self.options.absent_for)? {
+            return Err(FetchError::Absent { item: item.clone(), until, status });
+        }
         match self.fetch(item, held.as_ref().map(|held| &held.facts)).await {
             Ok((document, facts)) => {
                 self.cache.store(&document)?;
@@ -231,10 +235,6 @@ impl Fetcher {
 
     /// Asks the service; what comes back is verified.
     async fn fetch(&self, item: &Item, known: Option<&Facts>) -> Result<(Document, Facts), FetchError> {
-        let begun = self.clock.now();
-        if let Some((until, status)) = self.cache.absent(item, begun, self.options.absent_for)? {
-            return Err(FetchError::Absent { item: item.clone(), until, status });
-        }
         let request = self.services.request(item);
         let host = http::host(&request.url);
         let answer = match self.ask(&request, &host).await {

@@ -201,6 +201,16 @@ async fn what_the_service_does_not_know_is_not_asked_for_again_at_once() {
     bench.clock.pass(1);
     assert!(bench.fetcher(&fake).obtain(&item(), false).await.unwrap().fetched);
     assert_eq!(fake.asked().len(), 3);
+
+    // Whoever insists is not held back.
+    let (fake, bench) = (Fake::start().await, Bench::new(&amd.ark));
+    fake.on(CHAIN, body(&amd.chain));
+    assert!(bench.fetcher(&fake).obtain(&item(), false).await.is_err());
+    fake.on(&path(&item()), body(&amd.vcek(|_| ())));
+    let error = bench.fetcher(&fake).obtain(&item(), false).await.unwrap_err();
+    assert!(matches!(error, FetchError::Absent { .. }), "{error}");
+    assert!(bench.fetcher(&fake).obtain(&item(), true).await.unwrap().fetched);
+    assert!(!bench.fetcher(&fake).obtain(&item(), false).await.unwrap().fetched);
 }
 
 #[tokio::test]
