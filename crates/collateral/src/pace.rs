@@ -158,3 +158,83 @@ fn write(held: &mut File, state: &State) -> io::Result<()> {
     held.set_len(0)?;
     held.write_all(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// Real time, one-sided: a turn may come late, never early.
+    #[tokio::test]
+    async fn turns_that_are_asked_for_at_once_follow_one_another() {
+        const INTERVAL: u64 = 20;
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let begun = clock.now_ms();
+        let tasks: Vec<_> = (0..6)
+            .map(|_| {
+                // Each as another process has it.
+                let pace = Pace::new(folder.path().to_owned(), Arc::clone(&clock));
+                let clock = Arc::clone(&clock);
+                tokio::spawn(async move {
+                    pace.turn("a:1", INTERVAL, begun + 60_000).await.unwrap();
+                    clock.now_ms()
+                })
+            })
+            .collect();
+        let mut turns = Vec::new();
+        for task in tasks {
+            turns.push(task.await.unwrap());
+        }
+        turns.sort_unstable();
+        for (earlier, turn) in turns.iter().enumerate() {
+            assert!(*turn >= begun + INTERVAL * u64::try_from(earlier).unwrap(), "{turns:?}");
+        }
+        // Another host has a pace of its own.
+        let pace = Pace::new(folder.path().to_owned(), clock);
+        assert!(pace.turn("b:1", INTERVAL, 0).await.is_ok());
+        assert!(matches!(pace.turn("b:1", 60_000, 0).await, Err(NoTurn::Wait(wait)) if wait <= INTERVAL));
+    }
+
+    #[tokio::test]
+    async fn failures_double_the_wait_and_an_answer_ends_it() {
+        #[derive(Debug)]
+        struct Still;
+        impl Clock for Still {
+            fn now_ms(&self) -> u64 {
+                1_000_000
+            }
+            fn sleep(&self, _: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+                Box::pin(std::future::pending())
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let wait = async |pace: &Pace| match pace.turn("a", 0, 0).await {
+            Err(NoTurn::Wait(wait)) => wait,
+            Ok(()) => 0,
+            Err(NoTurn::Io(error)) => panic!("{error}"),
+        };
+        let pace = Pace::new(folder.path().to_owned(), Arc::new(Still));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            pace.ended("a", Ended::Failed).await.unwrap();
+            waits.push(wait(&pace).await);
+        }
+        assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+        // A wish to wait longer counts, one for less does not shorten the wait.
+        pace.ended("a", Ended::Throttled(Some(90))).await.unwrap();
+        assert_eq!(wait(&pace).await, 90_000);
+        pace.ended("a", Ended::Throttled(Some(5))).await.unwrap();
+        assert_eq!(wait(&pace).await, 90_000);
+        // An answer ends the doubling; it does not come before its time.
+        pace.ended("a", Ended::Answered).await.unwrap();
+        assert_eq!(wait(&pace).await, 90_000);
+        let other = Pace::new(folder.path().join("other"), Arc::new(Still));
+        other.ended("a", Ended::Failed).await.unwrap();
+        other.ended("a", Ended::Answered).await.unwrap();
+        other.ended("a", Ended::Failed).await.unwrap();
+        assert_eq!(wait(&other).await, 1000);
+        other.ended("c", Ended::Throttled(None)).await.unwrap();
+        assert!(matches!(other.turn("c", 0, 0).await, Err(NoTurn::Wait(10_000))));
+    }
+}
