@@ -323,7 +323,7 @@ impl Pod {
         };
         if !process.runs() {
             // It was killed while it started.
-            let _ = signal(&agent, &name, KILL, true).await;
+            let _ = signal(&agent, &name, KILL, name.exec.is_empty()).await;
             return Err(ShimError::Finished { id: process.id().to_owned() });
         }
         let leaves = bound.contract.containers.get(container).is_some_and(|container| container.logs.allowed());

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::Timespec;
 
 use super::error::{ContainerError, During, Stage};
@@ -144,21 +143,6 @@ impl Cgroup {
             None => key.is_empty().then_some(line),
         });
         value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
-    }
-
-    /// A signal to every process in it.
-    pub fn signal(&self, signal: Signal) -> Result<(), ContainerError> {
-        let members = read(&self.path.join("cgroup.procs"))?;
-        let own = format!("0::/{}", self.name);
-        for pid in members.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)) {
-            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            // The number may be another process's by now; the descriptor stays with the one that is looked at here.
-            let place = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_pid())).unwrap_or_default();
-            if place.lines().any(|line| line == own) {
-                let _ = pidfd_send_signal(&pidfd, signal);
-            }
-        }
-        Ok(())
     }
 
     /// SIGKILL to every process in it, also to those that are being made.

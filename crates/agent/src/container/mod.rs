@@ -478,20 +478,13 @@ impl Running {
         Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
 
-    /// Ends every process of the container at once.
+    /// Ends every process of the container at once, the first one first: it must not see another one end and go on.
     ///
     /// # Errors
     /// [`ContainerError::Setup`] when the cgroup is gone.
     pub fn kill_all(&self) -> Result<(), ContainerError> {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         self.cgroup.kill()
-    }
-
-    /// Sends a signal to every process of the container. A process that it is just making may be missed, except by SIGKILL.
-    ///
-    /// # Errors
-    /// [`ContainerError::Setup`] when the cgroup is gone.
-    pub fn signal_all(&self, signal: Signal) -> Result<(), ContainerError> {
-        if signal == Signal::KILL { self.cgroup.kill() } else { self.cgroup.signal(signal) }
     }
 
     /// Whether the kernel ended the container for lack of memory; to be asked before [`Running::cleanup`].

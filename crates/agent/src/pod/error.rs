@@ -125,6 +125,9 @@ pub enum PodError {
     /// A signal for all processes of one exec process.
     #[error("`all` means every process of a container: leave out the exec id")]
     AllOfExec,
+    /// Another signal than SIGKILL for all processes of a container.
+    #[error("`all` expected signal 9, found {0}: other signals go to the first process, without `all`")]
+    AllButKill(u32),
     /// The container could not be started.
     #[error("container {name:?} does not start: {why}")]
     Start {
@@ -171,9 +174,11 @@ impl PodError {
         match self {
             Self::Unknown(_) | Self::ExecUnknown { .. } => Code::NotFound,
             Self::Started(_) | Self::ExecExists { .. } => Code::AlreadyExists,
-            Self::Denied { .. } | Self::NoRestart { .. } | Self::ExecDenied { .. } | Self::HostValue { .. } => {
-                Code::PermissionDenied
-            }
+            Self::Denied { .. }
+            | Self::NoRestart { .. }
+            | Self::ExecDenied { .. }
+            | Self::HostValue { .. }
+            | Self::AllButKill(_) => Code::PermissionDenied,
             Self::Signal(_) | Self::AllOfExec | Self::ExecId { .. } | Self::TerminalSize { .. } => {
                 Code::InvalidArgument
             }

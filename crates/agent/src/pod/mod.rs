@@ -99,7 +99,7 @@ impl Slot {
             _ if self.starting => Stand::Runs,
             _ if self.failed => Stand::Failed,
             None => Stand::New,
-            Some(run) => run.process.ended().map_or(Stand::Runs, |ended| Stand::Ended(ended.code)),
+            Some(run) => run.process.ended().map_or(Stand::Runs, |ended| Stand::of(&ended)),
         }
     }
 }
@@ -357,13 +357,13 @@ impl Pod {
         Ok(process)
     }
 
-    /// Sends a signal to every process of the container `name`.
-    pub fn signal_all(&self, name: &str, signal: Signal) -> Result<(), PodError> {
+    /// Kills every process of the container `name`, the first one first.
+    pub fn kill_container(&self, name: &str) -> Result<(), PodError> {
         let run = self.run(name)?;
         match lock(&run.running).as_ref() {
-            Some(running) => running
-                .signal_all(signal)
-                .map_err(|error| PodError::System { name: name.to_owned(), why: error.to_string() }),
+            Some(running) => {
+                running.kill_all().map_err(|error| PodError::System { name: name.to_owned(), why: error.to_string() })
+            }
             None => Err(PodError::Ended(name.to_owned())),
         }
     }
@@ -432,7 +432,8 @@ async fn follow(guest: Arc<Guest>, run: Arc<Run>, mut exit: watch::Receiver<Opti
     if let Some(refusal) = &refusal {
         guest.board.refuse(refusal.clone());
     }
-    run.process.has_ended(Ended { code, oom_killed, message: message.unwrap_or_default(), refusal });
+    let (signalled, message) = (run.process.signalled(), message.unwrap_or_default());
+    run.process.has_ended(Ended { code, oom_killed, signalled, message, refusal });
     if let Some(pod) = pod {
         pod.forget_secrets();
     }

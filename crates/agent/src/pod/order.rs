@@ -4,7 +4,10 @@ use std::fmt;
 
 use belljar_contract::{Container, Contract, Restart};
 
-use super::error::{PodError, restart_word};
+use super::{
+    error::{PodError, restart_word},
+    process::Ended,
+};
 use crate::reaper::ExitCode;
 
 /// Where a container stands.
@@ -18,6 +21,18 @@ pub enum Stand {
     Failed,
     /// Its last run has ended.
     Ended(ExitCode),
+    /// Its last run has ended with 0 after a signal from outside: nobody knows whether its work was done.
+    Interrupted,
+}
+
+impl Stand {
+    /// Of a container whose last run has ended like this.
+    pub fn of(ended: &Ended) -> Self {
+        match ended {
+            Ended { code: 0, signalled: true, .. } => Self::Interrupted,
+            Ended { code, .. } => Self::Ended(*code),
+        }
+    }
 }
 
 impl fmt::Display for Stand {
@@ -27,6 +42,7 @@ impl fmt::Display for Stand {
             Self::Runs => f.write_str("runs"),
             Self::Failed => f.write_str("could not be started"),
             Self::Ended(code) => write!(f, "has ended with {code}"),
+            Self::Interrupted => f.write_str("has ended with 0 after the host sent it a signal"),
         }
     }
 }
@@ -69,7 +85,7 @@ pub fn may_start_ever(container: &Container, stand: Stand) -> bool {
 }
 
 /// Whether a container may be started again after it has ended so. An init container that has ended with 0 has done its work,
-/// which the others build on.
+/// which the others build on; one that ended with 0 after a signal may not have.
 fn again(container: &Container, stand: Stand) -> bool {
     let failed = !matches!(stand, Stand::Ended(0));
     match container.restart {
@@ -116,6 +132,12 @@ mod tests {
         assert_eq!(start(&contract, "second", &failed), order("second", "first", "has ended with 3"));
         let could_not = [("first", Stand::Failed)];
         assert_eq!(start(&contract, "second", &could_not), order("second", "first", "could not be started"));
+        let interrupted = [("first", Stand::Interrupted)];
+        let found = "has ended with 0 after the host sent it a signal";
+        assert_eq!(start(&contract, "second", &interrupted), order("second", "first", found));
+        assert_eq!(start(&contract, "a", &interrupted), order("a", "first", found));
+        let last = [("first", Stand::Ended(0)), ("second", Stand::Interrupted)];
+        assert_eq!(start(&contract, "a", &last), order("a", "second", found));
         let done = [("first", Stand::Ended(0))];
         assert_eq!(start(&contract, "second", &done), Ok(()));
         assert_eq!(start(&contract, "a", &done), order("a", "second", "was not started"));
@@ -152,6 +174,18 @@ mod tests {
         assert_eq!(after("always", Stand::Ended(137)), Ok(()));
         assert_eq!(after("init", Stand::Ended(2)), Ok(()));
         assert_eq!(after("init", Stand::Ended(0)), refused("init", "has ended with 0", "always"));
+        // What may not be done may be done again, where the contract has it so.
+        assert_eq!(after("init", Stand::Interrupted), Ok(()));
+        let found = "has ended with 0 after the host sent it a signal";
+        assert_eq!(after("never", Stand::Interrupted), refused("never", found, "never"));
+    }
+
+    #[test]
+    fn a_signal_makes_an_end_with_0_worth_nothing() {
+        let ended = |code, signalled| Stand::of(&Ended { code, signalled, ..Ended::default() });
+        assert_eq!(ended(0, false), Stand::Ended(0));
+        assert_eq!(ended(0, true), Stand::Interrupted);
+        assert_eq!((ended(3, false), ended(3, true)), (Stand::Ended(3), Stand::Ended(3)));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use belljar_attested::Kind;
@@ -26,6 +29,8 @@ pub struct Ended {
     pub code: ExitCode,
     /// The kernel ended the container for lack of memory.
     pub oom_killed: bool,
+    /// It was sent a signal from outside before: an exit status of 0 says only that it has a handler which ends so.
+    pub signalled: bool,
     /// What the container left in its termination log; empty where its output may not leave.
     pub message: String,
     /// The guest ended it, or does not vouch for what it did, because a layer was changed.
@@ -41,13 +46,15 @@ pub struct Process {
     pub streams: Streams,
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
+    signalled: AtomicBool,
     ended: watch::Sender<Option<Ended>>,
 }
 
 impl Process {
     pub(super) fn new(label: String, pidfd: OwnedFd, wires: Wires, terminal: Option<OwnedFd>) -> io::Result<Self> {
         let ours = terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
-        Ok(Self { label, streams: wires.connect(ours)?, pidfd, terminal, ended: watch::Sender::new(None) })
+        let (signalled, ended) = (AtomicBool::new(false), watch::Sender::new(None));
+        Ok(Self { label, streams: wires.connect(ours)?, pidfd, terminal, signalled, ended })
     }
 
     /// How it has ended, if it has.
@@ -66,8 +73,15 @@ impl Process {
         self.ended.send_replace(Some(how));
     }
 
+    /// Whether it was sent a signal.
+    pub(super) fn signalled(&self) -> bool {
+        self.signalled.load(Ordering::SeqCst)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<(), PodError> {
+        // Before it is sent: whoever sees what the signal did sees this, too.
+        self.signalled.store(true, Ordering::SeqCst);
         pidfd_send_signal(&self.pidfd, signal).map_err(|error| match error {
             rustix::io::Errno::SRCH => PodError::Ended(self.label.clone()),
             error => self.failed(error.into()),
@@ -132,5 +146,45 @@ impl Wires {
         };
         let stdin = stdin.map(|fd| End::new(fd).map(|end| tokio::sync::Mutex::new(Some(end)))).transpose()?;
         Ok(Streams { stdin, stdout: output(stdout, Kind::Stdout)?, stderr: output(stderr, Kind::Stderr)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::{Run, Slot, Stand};
+    use std::io::Read;
+    use std::process::{Command, Stdio as ChildStdio};
+
+    /// A container's slot after a run of this shell script, whose first process was sent `signal` once it had said something.
+    async fn stand(script: &str, signal: Option<Signal>) -> Stand {
+        let mut child = Command::new("sh").args(["-c", script]).stdout(ChildStdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        let (_stdio, wires) = Wires::new(false, Access { output: false, input: false }, None).unwrap();
+        let process = Arc::new(Process::new("a".into(), pidfd, wires, None).unwrap());
+        let run =
+            Run { process: process.clone(), running: std::sync::Mutex::default(), gone: watch::Sender::new(true) };
+        let slot = Slot { run: Some(Arc::new(run)), ..Slot::default() };
+        assert_eq!(slot.stand(), Stand::Runs);
+        if let Some(signal) = signal {
+            process.signal(signal).unwrap();
+        }
+        let status = child.wait().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+        let code = status.code().or(signal).and_then(|code| ExitCode::try_from(code).ok()).unwrap();
+        process.has_ended(Ended { code, signalled: process.signalled(), ..Ended::default() });
+        // Too late to have changed anything.
+        assert_eq!(process.signal(Signal::TERM), Err(PodError::Ended("a".into())));
+        slot.stand()
+    }
+
+    #[tokio::test]
+    async fn whom_the_host_told_to_end_is_not_done() {
+        let polite = "trap 'exit 0' TERM; echo up; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.05; done; exit 0";
+        assert_eq!(stand(polite, Some(Signal::TERM)).await, Stand::Interrupted);
+        assert_eq!(stand(polite, None).await, Stand::Ended(0));
+        assert_eq!(stand(polite, Some(Signal::KILL)).await, Stand::Ended(137));
     }
 }

@@ -28,9 +28,16 @@ fn process(guest: &Guest, name: &str, exec: &str) -> ttrpc::Result<Arc<Process>>
     pod(guest, name)?.process(name, exec).map_err(refused)
 }
 
-fn signal(number: u32) -> ttrpc::Result<Signal> {
-    let known = i32::try_from(number).ok().and_then(Signal::from_named_raw);
-    known.ok_or(PodError::Signal(number)).map_err(refused)
+/// The signal that a request asks for. More than one process at a time gets SIGKILL only, which ends the first one, too: a step of a
+/// script that another signal ends would look to the script as if it were done or had failed by itself.
+fn wanted(request: &api::SignalContainerRequest) -> Result<Signal, PodError> {
+    let known = i32::try_from(request.signal).ok().and_then(Signal::from_named_raw);
+    let signal = known.ok_or(PodError::Signal(request.signal))?;
+    match (request.all, request.exec.is_empty()) {
+        (true, false) => Err(PodError::AllOfExec),
+        (true, true) if signal != Signal::KILL => Err(PodError::AllButKill(request.signal)),
+        _ => Ok(signal),
+    }
 }
 
 pub(super) async fn put_volume(guest: &Arc<Guest>, request: api::PutVolumeRequest) -> Empty {
@@ -81,11 +88,10 @@ pub(super) async fn wait(guest: &Guest, request: api::ContainerRequest) -> ttrpc
 
 pub(super) fn send_signal(guest: &Guest, request: &api::SignalContainerRequest) -> Empty {
     let pod = pod(guest, &request.name)?;
-    let signal = signal(request.signal)?;
-    let sent = match (request.all, request.exec.is_empty()) {
-        (true, true) => pod.signal_all(&request.name, signal),
-        (true, false) => Err(PodError::AllOfExec),
-        (false, _) => pod.process(&request.name, &request.exec).and_then(|process| process.signal(signal)),
+    let signal = wanted(request).map_err(refused)?;
+    let sent = match request.all {
+        true => pod.kill_container(&request.name),
+        false => pod.process(&request.name, &request.exec).and_then(|process| process.signal(signal)),
     };
     sent.map(|()| api::Empty::new()).map_err(refused)
 }
@@ -175,6 +181,30 @@ pub(super) async fn read_output(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_processes_of_a_container_get_sigkill_only() {
+        let ask = |signal, all, exec: &str| {
+            wanted(&api::SignalContainerRequest {
+                name: "a".into(),
+                signal,
+                all,
+                exec: exec.into(),
+                ..Default::default()
+            })
+        };
+        assert_eq!(ask(9, true, ""), Ok(Signal::KILL));
+        for other in [1, 2, 10, 15, 17, 18, 19] {
+            assert_eq!(ask(other, true, ""), Err(PodError::AllButKill(other)));
+            assert_eq!(ask(other, false, "").map(Signal::as_raw), Ok(i32::try_from(other).unwrap()));
+        }
+        assert_eq!(ask(9, true, "x"), Err(PodError::AllOfExec));
+        assert_eq!(ask(9, false, "x"), Ok(Signal::KILL));
+        for none in [0, 65, u32::MAX] {
+            assert_eq!(ask(none, false, ""), Err(PodError::Signal(none)));
+        }
+        assert_eq!(PodError::AllButKill(15).code(), Code::PermissionDenied);
+    }
 
     #[test]
     fn memory_is_read_in_bytes() {

@@ -145,11 +145,13 @@ pub struct Image {
 
 pub const PROGRAM: &str = r#"
 #include <arpa/inet.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+static void polite(int signal) { _exit(0); }
 /* Verbs, one after another: each prints a line or nothing. */
 static int verbs(char **at) {
     static char text[65536];
@@ -173,6 +175,7 @@ static int verbs(char **at) {
         } else if (!strcmp(*at, "line")) { fflush(stdout); if (fgets(text, sizeof text, stdin)) printf("line %s", text);
         } else if (!strcmp(*at, "size")) { struct winsize w = {0}; ioctl(0, TIOCGWINSZ, &w); printf("%d x %d\n", w.ws_col, w.ws_row);
         } else if (!strcmp(*at, "sleep")) { fflush(stdout); sleep(atoi(*++at));
+        } else if (!strcmp(*at, "polite")) { signal(SIGTERM, polite);
         } else if (!strcmp(*at, "exit")) return atoi(*++at);
         fflush(stdout);
     }

@@ -204,6 +204,35 @@ async fn containers_start_in_order_and_as_often_as_the_contract_says() {
 
 #[tokio::test]
 #[ignore = "boots a VM; `make test` sets BELLJAR_BOOT_TEST and BELLJAR_AGENT and runs it"]
+async fn a_signal_makes_no_init_container_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = Image::build(dir.path());
+    let first = container(&image, "polite cat /none line");
+    let first = Container { init: 1, restart: Restart::OnFailure, stdin: Permission::Allow, ..first };
+    let containers = [("first", first), ("app", container(&image, "cat /none"))];
+    let containers = containers.map(|(name, container)| (name.to_owned(), container)).to_vec();
+    let (_vm, host) = boot(&image, &dir, containers, |_| {}).await;
+
+    host.start("first").await.unwrap();
+    assert_eq!(host.read("first", "").await, Ok(b"none\n".to_vec()));
+    assert_eq!(host.signal("first", 15, true).await, refused(PodError::AllButKill(15)));
+    host.signal("first", 15, false).await.unwrap();
+    assert_eq!(host.code("first").await, 0);
+    let (name, before) = ("app".to_owned(), "first".to_owned());
+    let found = "has ended with 0 after the host sent it a signal".to_owned();
+    assert_eq!(host.start("app").await, refused(PodError::Order { name, before, found }));
+    // It may be done again, as after a failure; left alone, it is done.
+    host.start("first").await.unwrap();
+    assert_eq!(host.read("first", "").await, Ok(b"none\n".to_vec()));
+    let input = api::WriteInputRequest { name: "first".into(), data: b"go\n".to_vec(), ..Default::default() };
+    host.0.write_input(wait(), &input).await.unwrap();
+    assert_eq!(host.code("first").await, 0);
+    host.start("app").await.unwrap();
+    assert_eq!(host.code("app").await, 0);
+}
+
+#[tokio::test]
+#[ignore = "boots a VM; `make test` sets BELLJAR_BOOT_TEST and BELLJAR_AGENT and runs it"]
 async fn further_processes_are_those_of_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let image = Image::build(dir.path());
