@@ -12,6 +12,36 @@ program=target/x86_64-unknown-linux-gnu/release/belljar-fuzz
 
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(BELLJAR_FUZZ=list "$program" 2>/dev/null || true)
+# Real evidence as seeds, where the vectors are: they are not part of the repository.
+vectors=$(realpath "${BELLJAR_VECTORS:-../../shared/vectors}" 2>/dev/null || true)
+from_vectors() { # TARGET, then patterns of file names
+  local target=$1 pattern file
+  shift
+  mkdir -p "corpus/$target"
+  for pattern in "$@"; do
+    find "$vectors" -type f -path "*/$pattern" -size -60k 2>/dev/null | sort | head -40 | while read -r file; do
+      cp -n "$file" "corpus/$target/vector-$(sha256sum <"$file" | cut -c1-16)"
+    done
+  done
+}
+if [ -d "$vectors" ]; then
+  from_vectors evidence-quote quote.bin td_quote.bin
+  from_vectors evidence-report report.bin
+  from_vectors evidence-hcl hcl_report.bin
+  from_vectors evidence-tpm-quote tpm_quote.msg
+  from_vectors evidence-tpm-signature tpm_quote.sig
+  from_vectors evidence-tpm-key ak.pem
+  from_vectors evidence-tcb-info tcb_info.json
+  from_vectors evidence-qe-identity qe_identity.json
+  from_vectors evidence-intel-crl 'pck_crl.der' 'root_ca_crl.der'
+  from_vectors evidence-intel-chain tcb_signing_chain.pem pck_crl_issuer_chain.pem pck_chain.pem
+  from_vectors evidence-certificate vek.der
+  from_vectors evidence-kind quote.bin hcl_report.bin report.bin
+  # The log's memory is mostly padding; its events are in the first part.
+  mkdir -p corpus/evidence-event-log
+  find "$vectors" -name ccel_data.bin | head -1 | while read -r file; do head -c 20000 "$file" >corpus/evidence-event-log/vector; done
+fi
+
 failed=0
 for target in "${targets[@]}"; do
   corpus=corpus/$target

@@ -10,8 +10,8 @@ mod fake;
 #[allow(dead_code, reason = "the tests of the collateral crate use the rest")]
 #[path = "../../collateral/tests/services/intel.rs"]
 mod intel;
-#[path = "../../evidence/tests/pki/mod.rs"]
-mod pki;
+
+use belljar_testpki::amd as pki;
 
 use std::path::Path;
 use std::process::{Output, Stdio};

@@ -1,11 +1,9 @@
 //! Forged evidence: each case changes one thing of evidence that is valid, and names the check that must notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-mod pki;
-
 use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, verify};
 use belljar_evidence::{Decision, Outcome, Verdict};
-use pki::{CHIP, Cert, Keys, NOW, Padding, TCB, amd, extension};
+use belljar_testpki::amd::{CHIP, Cert, Keys, NOW, Padding, TCB, amd, extension};
 use x509_cert::der::Encode;
 use x509_cert::der::asn1::Ia5String;
 use x509_cert::ext::pkix::KeyUsages;
@@ -30,7 +28,7 @@ impl<'a> Forge<'a> {
     fn new(keys: &'a Keys) -> Self {
         Self {
             keys,
-            report: pki::report(),
+            report: belljar_testpki::amd::report(),
             ark: Cert::authority("ARK-Test", "ARK-Test", &keys.ark),
             ask: Cert::authority("SEV-Test", "ARK-Test", &keys.ask),
             vek: Cert::vcek("SEV-Test", keys),
@@ -71,7 +69,7 @@ impl<'a> Forge<'a> {
             vek: self.vek.sign((self.vek_signer)(self.keys)),
         };
         let anchors = if self.anchored { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
-        pki::sign(&mut self.report, &self.keys.vek);
+        belljar_testpki::amd::sign(&mut self.report, &self.keys.vek);
         (self.after)(&mut self.report, &mut chain);
         verify(&self.report, &chain, &anchors, self.at)
     }

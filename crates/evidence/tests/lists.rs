@@ -1,11 +1,9 @@
 //! AMD's revocation lists: each case changes one thing of a list that is good.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-mod pki;
-
 use belljar_evidence::CrlError;
 use belljar_evidence::snp::{Certificate, Crl};
-use pki::{Cert, Keys, List, NOW, Padding, extension};
+use belljar_testpki::amd::{Cert, Keys, List, NOW, Padding, extension};
 use x509_cert::der::Encode;
 use x509_cert::ext::pkix::KeyUsages;
 

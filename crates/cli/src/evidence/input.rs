@@ -196,3 +196,8 @@ fn quote(document: &Value) -> Result<Evidence, InputError> {
 fn beginning(bytes: &[u8]) -> String {
     if bytes.is_empty() { "nothing".to_owned() } else { hex::encode(bytes.iter().take(8).copied().collect::<Vec<_>>()) }
 }
+
+/// Reads arbitrary bytes; for fuzzing.
+pub fn fuzz(data: &[u8]) {
+    let _ = Evidence::read(data, None);
+}

@@ -8,8 +8,8 @@ mod kds;
 mod network;
 mod offline;
 mod pcs;
-#[path = "../../../evidence/tests/pki/mod.rs"]
-mod pki;
+
+use belljar_testpki::amd as pki;
 
 use std::path::Path;
 use std::pin::Pin;

@@ -252,6 +252,11 @@ impl Chain {
         Self { certificates: Vec::new() }
     }
 
+    /// Reads arbitrary bytes, also as one certificate; for fuzzing.
+    pub fn fuzz(data: &[u8]) {
+        let _ = (Self::parse(data), Certificate::parse(data));
+    }
+
     /// The certificates, the leaf first.
     pub fn certificates(&self) -> impl DoubleEndedIterator<Item = &Certificate> {
         self.certificates.iter().map(Arc::as_ref)

@@ -1,11 +1,11 @@
-//! Certificates and reports in AMD's shape, signed by keys made for one test run, with a knob for each thing that a
+//! Certificates and reports in AMD's shape, signed by keys that are public, with a knob for each thing that a
 //! verifier must look at.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(missing_docs, reason = "fields are named as in the certificates")]
 
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
 };
@@ -21,14 +21,15 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::{Time, Validity};
 use x509_cert::{Certificate, TbsCertificate, Version};
 
-/// When everything is valid, in seconds since 1970.
-pub const NOW: u64 = 1_780_000_000;
+pub use crate::NOW;
+
 /// TCB of the VEK and of reports, in Milan's layout.
 pub const TCB: [u8; 8] = [4, 1, 0, 0, 0, 0, 24, 219];
 /// Chip of the VCEK and of reports.
 pub const CHIP: [u8; 64] = [0xC4; 64];
 
-/// Keys of one run.
+/// Keys that AMD would hold.
+#[derive(Debug)]
 pub struct Keys {
     pub ark: RsaKeyPair,
     pub ask: RsaKeyPair,
@@ -37,18 +38,26 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The keys of every run.
     pub fn new() -> Self {
+        let rsa = |pkcs8: &[u8]| RsaKeyPair::from_pkcs8(pkcs8).unwrap();
         Self {
-            ark: RsaKeyPair::generate(KeySize::Rsa4096).unwrap(),
-            ask: RsaKeyPair::generate(KeySize::Rsa4096).unwrap(),
-            small: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
-            vek: EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+            ark: rsa(include_bytes!("../data/ark.pk8")),
+            ask: rsa(include_bytes!("../data/ask.pk8")),
+            small: rsa(include_bytes!("../data/small.pk8")),
+            vek: EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, include_bytes!("../data/vek.pk8")).unwrap(),
         }
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// How a certificate is signed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Padding {
     /// RSASSA-PSS with SHA-384, trailer field left out.
     Short,
@@ -61,7 +70,7 @@ pub enum Padding {
 }
 
 /// A certificate to be made.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Cert {
     pub subject: &'static str,
     pub issuer: &'static str,
@@ -166,7 +175,7 @@ impl Cert {
 }
 
 /// A revocation list to be made.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct List {
     pub issuer: &'static str,
     pub from: u64,
