@@ -44,10 +44,12 @@ bench: ## speed as ratios against bare QEMU, in one run (BENCH="-n 9")
 	cargo build --release --locked -p belljar-guest-image --example bare_init
 	tools/prepare-tests.sh > target/test.env
 	$(BIN)/belljar-bench $(BENCH)
+	cargo bench -q -p belljar-evidence --bench verify
 	$(BIN)/belljar-kubernetes-bench $$(grep -oE -- '-n [0-9]+' <<<"$(BENCH)" || true)
 
-fuzz: ## long fuzzing of every parser (SECONDS_EACH=600)
+fuzz: ## long fuzzing of every parser (SECONDS_EACH=600), and every single bit of genuine evidence flipped
 	fuzz/run.sh $${SECONDS_EACH:-600}
+	BELLJAR_FULL_SWEEP=1 cargo nextest run --release --locked -p belljar-evidence --test vectors -E 'test(/^bit_flips/)'
 
 lint: ## format, clippy, licences, sources
 	cargo fmt --all --check
