@@ -7,6 +7,7 @@ packages="
   zstd xz-utils cpio
   erofs-utils cryptsetup-bin umoci skopeo docker-registry busybox-static
   chromium
+  swtpm swtpm-tools tpm2-tools
 "
 # With the argument `test`: the one-node Kubernetes of tests/kubernetes, and what builds it.
 cluster="

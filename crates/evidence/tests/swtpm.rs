@@ -1,0 +1,256 @@
+//! Quotes of a live TPM: swtpm, asked with tpm2-tools. Where these are not installed, the trials are listed as ignored
+//! and never as passed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::cell::OnceCell;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use belljar_evidence::dcap::Missing;
+use belljar_evidence::tpm::{AkTrust, Facts, Hash, KeyError, Options, Pcrs, PublicKey, Signature, credential, verify};
+use belljar_evidence::{Decision, Verdict};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
+
+fn main() {
+    let installed = |program: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .any(|folder| folder.join(program).is_file())
+    };
+    let missing = !["swtpm", "tpm2_createak", "tpm2_quote"].into_iter().all(installed);
+    if missing {
+        eprintln!("swtpm or tpm2-tools are not installed: no live quote is verified");
+    }
+    let keys = [("rsassa", "rsa"), ("rsapss", "rsa"), ("ecdsa", "ecc")];
+    let quotes = keys.map(|(scheme, kind)| Trial::test(format!("quotes::{scheme}"), move || quotes(kind, scheme)));
+    let others = [
+        Trial::test("credential", credential_activates),
+        Trial::test("other_attestations", other_attestations_and_keys),
+    ];
+    let trials = quotes.into_iter().chain(others).map(|trial| trial.with_ignored_flag(missing)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// A TPM with an endorsement key, in a folder of its own.
+struct Tpm {
+    folder: TempDir,
+    process: Child,
+    scheme: OnceCell<String>,
+}
+
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Tpm {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let process = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--tpmstate", &format!("dir={}", folder.path().display())])
+            .args(["--ctrl", &format!("type=unixio,path={}", at("sock.ctrl"))])
+            .args(["--server", &format!("type=unixio,path={}", at("sock"))])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while !folder.path().join("sock.ctrl").exists() {
+            assert!(started.elapsed() < Duration::from_secs(10), "swtpm does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let tpm = Self { folder, process, scheme: OnceCell::new() };
+        tpm.run("tpm2_createek -c ek.ctx -G rsa -u ek.pub");
+        // Registers with values of their own.
+        for (register, byte) in [(0, "00"), (7, "07"), (23, "23")] {
+            for bank in ["sha256", "sha384"] {
+                let digest = byte.repeat(if bank == "sha256" { 32 } else { 48 });
+                tpm.run(&format!("tpm2_pcrextend {register}:{bank}={digest}"));
+            }
+        }
+        tpm
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a tool in the TPM's folder.
+    fn try_run(&self, line: &str) -> Result<(), String> {
+        let mut words = line.split(' ');
+        let output = Command::new(words.next().unwrap())
+            .args(words)
+            .current_dir(self.path())
+            .env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.path().join("sock").display()))
+            .output()
+            .unwrap();
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    fn run(&self, line: &str) {
+        self.try_run(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        // Objects and sessions that the tools leave behind would fill the TPM.
+        if line.contains("-c ") {
+            self.try_run("tpm2_flushcontext -t").unwrap();
+        }
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path().join(name)).unwrap()
+    }
+
+    /// An attestation key; its name in the folder is given.
+    fn attestation_key(&self, name: &str, kind: &str, scheme: &str) -> PublicKey {
+        self.run(&format!(
+            "tpm2_createak -C ek.ctx -c {name}.ctx -G {kind} -g sha256 -s {scheme} -u {name}.pub -n {name}.name"
+        ));
+        self.scheme.get_or_init(|| scheme.to_owned());
+        let (key, own_name) = PublicKey::attestation_key(&self.file(&format!("{name}.pub"))).unwrap();
+        assert_eq!(own_name, self.file(&format!("{name}.name")), "the name of the key");
+        key
+    }
+
+    /// Values of registers.
+    fn values(&self, bank: Hash, registers: &[u8]) -> Pcrs {
+        let mut pcrs = Pcrs::none(bank);
+        for register in registers {
+            self.run(&format!("tpm2_pcrread {}:{register} -o value", bank.name()));
+            pcrs.set(*register, self.file("value")).unwrap();
+        }
+        pcrs
+    }
+
+    /// A quote and its signature, in the scheme of its key.
+    fn quote(&self, key: &str, selection: &str, nonce: &str) -> (Vec<u8>, Vec<u8>) {
+        self.run(&format!(
+            "tpm2_quote -c {key}.ctx -l {selection} -q {nonce} -m msg -s sig -g sha256 --scheme {}",
+            self.scheme.get().unwrap()
+        ));
+        (self.file("msg"), self.file("sig"))
+    }
+}
+
+fn judge(quote: &(Vec<u8>, Vec<u8>), key: &PublicKey, pcrs: &Pcrs, required: &[u8]) -> Verdict<Facts> {
+    let options = Options {
+        ak_trust: AkTrust::List(vec![key.fingerprint()]),
+        missing: Missing::Undecided,
+        required: required.to_vec(),
+        nonce: Some(vec![0x01, 0x02, 0xFF]),
+    };
+    verify(&quote.0, &Signature::parse(&quote.1), key, Some(pcrs), &options)
+}
+
+fn ensure(what: &str, verdict: &Verdict<Facts>, failure: Option<&str>) -> Result<(), Failed> {
+    let expected = if failure.is_some() { Decision::Invalid } else { Decision::Valid };
+    if verdict.verdict == expected && verdict.first_failure == failure {
+        return Ok(());
+    }
+    Err(format!("{what}: expected {failure:?}, found {:?}: {:?}", verdict.first_failure, verdict.failure()).into())
+}
+
+fn quotes(kind: &str, scheme: &str) -> Result<(), Failed> {
+    let tpm = Tpm::start();
+    let key = tpm.attestation_key("ak", kind, scheme);
+    let other = tpm.attestation_key("other", kind, scheme);
+    let nonce = "0102ff";
+    let values = tpm.values(Hash::Sha256, &[0, 1, 7]);
+    let good = tpm.quote("ak", "sha256:0,1,7", nonce);
+    ensure("as it is", &judge(&good, &key, &values, &[7]), None)?;
+    ensure("another key", &judge(&good, &other, &values, &[7]), Some("quote-signature"))?;
+    ensure(
+        "by another key",
+        &judge(&tpm.quote("other", "sha256:0,1,7", nonce), &key, &values, &[]),
+        Some("quote-signature"),
+    )?;
+    ensure("another nonce", &judge(&tpm.quote("ak", "sha256:0,1,7", "0102fe"), &key, &values, &[7]), Some("nonce"))?;
+    // The selection.
+    ensure(
+        "a register is not quoted",
+        &judge(&tpm.quote("ak", "sha256:0,1", nonce), &key, &values, &[]),
+        Some("pcr-selection"),
+    )?;
+    ensure("a required register is not quoted", &judge(&good, &key, &values, &[8]), Some("pcr-selection"))?;
+    ensure("another bank", &judge(&tpm.quote("ak", "sha384:0,1,7", nonce), &key, &values, &[]), Some("pcr-selection"))?;
+    let both = tpm.quote("ak", "sha256:0,1,7+sha384:0", nonce);
+    ensure("two banks", &judge(&both, &key, &values, &[]), Some("pcr-selection"))?;
+    let more = tpm.quote("ak", "sha256:0,1,7,23", nonce);
+    ensure("a quoted register without a value", &judge(&more, &key, &values, &[]), Some("pcr-digest"))?;
+    ensure("with its value", &judge(&more, &key, &tpm.values(Hash::Sha256, &[0, 1, 7, 23]), &[23]), None)?;
+    let large = tpm.quote("ak", "sha384:0,7", nonce);
+    ensure("the larger bank", &judge(&large, &key, &tpm.values(Hash::Sha384, &[0, 7]), &[7]), None)?;
+    // Values and bytes.
+    let mut wrong = values.clone();
+    wrong.set(7, vec![7; 32]).unwrap();
+    ensure("another value", &judge(&good, &key, &wrong, &[]), Some("pcr-digest"))?;
+    tpm.run("tpm2_pcrextend 7:sha256=1111111111111111111111111111111111111111111111111111111111111111");
+    let later = tpm.quote("ak", "sha256:0,1,7", nonce);
+    ensure("a register that went on", &judge(&later, &key, &values, &[]), Some("pcr-digest"))?;
+    ensure("with its new value", &judge(&later, &key, &tpm.values(Hash::Sha256, &[0, 1, 7]), &[]), None)?;
+    let mut changed = good.clone();
+    changed.0[50] ^= 1;
+    ensure("a changed byte", &judge(&changed, &key, &values, &[]), Some("quote-signature"))?;
+    let mut longer = good.clone();
+    longer.0.push(0);
+    ensure("a byte behind it", &judge(&longer, &key, &values, &[]), Some("trailing"))?;
+    let mut cut = good;
+    cut.1.pop();
+    ensure("a cut signature", &judge(&cut, &key, &values, &[]), Some("quote-signature"))
+}
+
+/// An attestation that is no quote, and a key that is no attestation key.
+fn other_attestations_and_keys() -> Result<(), Failed> {
+    let tpm = Tpm::start();
+    let key = tpm.attestation_key("ak", "rsa", "rsassa");
+    let values = tpm.values(Hash::Sha256, &[0]);
+    ensure("a quote", &judge(&tpm.quote("ak", "sha256:0", "0102ff"), &key, &values, &[]), None)?;
+    // TPM2_GetTime, signed by the same key.
+    tpm.run("tpm2_gettime -c ak.ctx -q 0102ff -o sig --attestation msg -g sha256");
+    let time = (tpm.file("msg"), tpm.file("sig"));
+    ensure("the time", &judge(&time, &key, &values, &[]), Some("not-a-quote"))?;
+
+    tpm.run("tpm2_createprimary -C o -G rsa2048 -c parent.ctx");
+    tpm.run("tpm2_create -C parent.ctx -G rsa2048:rsassa-sha256:null -u free.pub -r free.priv -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign");
+    match PublicKey::attestation_key(&tpm.file("free.pub")) {
+        Err(KeyError::Attributes(found)) if found >> 16 & 1 == 0 => Ok(()),
+        other => Err(format!("a key that signs anything: {other:?}").into()),
+    }
+}
+
+/// A secret for this attestation key in this TPM comes back; for another one it does not.
+fn credential_activates() -> Result<(), Failed> {
+    let tpm = Tpm::start();
+    let (ek, _, _) = PublicKey::from_tpm2b(&tpm.file("ek.pub")).unwrap();
+    tpm.attestation_key("ak", "rsa", "rsassa");
+    tpm.attestation_key("other", "rsa", "rsassa");
+    let activate = |name: &str, ek: &PublicKey| {
+        let secret = b"only for this key in this TPM";
+        let credential = credential::make(ek, &tpm.file(name), secret, &[0x5E; 32]).unwrap();
+        // The tools' file: a magic, a version, both structures.
+        let file = [&[0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1][..], &credential.blob, &credential.encrypted_seed].concat();
+        std::fs::write(tpm.path().join("credential"), file).unwrap();
+        tpm.run("tpm2_startauthsession --policy-session -S session");
+        tpm.run("tpm2_policysecret -S session -c e");
+        let answer =
+            tpm.try_run("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o secret -P session:session");
+        tpm.run("tpm2_flushcontext session");
+        tpm.try_run("tpm2_flushcontext -t").unwrap();
+        answer.map(|()| tpm.file("secret") == secret)
+    };
+    match activate("ak.name", &ek) {
+        Ok(true) => {}
+        other => return Err(format!("the secret does not come back: {other:?}").into()),
+    }
+    if let Ok(same) = activate("other.name", &ek) {
+        return Err(format!("the secret of another key came back: {same}").into());
+    }
+    let (another, _, _) = PublicKey::from_tpm2b(&Tpm::start().file("ek.pub")).unwrap();
+    match activate("ak.name", &another) {
+        Err(_) => Ok(()),
+        Ok(same) => Err(format!("the secret for another TPM came back: {same}").into()),
+    }
+}
