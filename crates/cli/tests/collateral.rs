@@ -18,6 +18,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use amd::Amd;
+use belljar_testpki::intel::{Made, World};
 use fake::{Fake, Reply};
 use intel::{Claims, DAY, Intel};
 use serde_json::Value;
@@ -45,11 +46,18 @@ impl Desk {
         self.path(name)
     }
 
-    /// `belljar collateral …`, with nothing of this process's environment.
-    fn command(&self, args: &[&str]) -> Command {
+    /// `belljar`, with nothing of this process's environment.
+    fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_belljar"));
         command.env_clear().env("HOME", self.0.path()).current_dir(self.0.path());
-        command.arg("collateral").args(args).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// `belljar collateral …`.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program();
+        command.arg("collateral").args(args);
         command
     }
 
@@ -78,6 +86,23 @@ fn rfc3339(seconds: u64) -> String {
 
 fn claims(id: &'static str) -> Claims {
     Claims { issued: now() - 3600, next_update: now() + 30 * DAY, ..Claims::of(id) }
+}
+
+/// What a world's quotes need, valid from yesterday to next month by another clock.
+fn world_at(now: u64) -> (World, Made) {
+    let mut world = World::tdx4(7);
+    for cert in [&mut world.root, &mut world.ca, &mut world.pck, &mut world.tcb_signer] {
+        (cert.from, cert.to) = (now - 100 * DAY, now + 1000 * DAY);
+    }
+    for list in [&mut world.pck_crl, &mut world.root_crl] {
+        (list.from, list.to) = (now - DAY, Some(now + 29 * DAY));
+    }
+    for document in [&mut world.tcb_info, &mut world.qe_identity] {
+        document.content["issueDate"] = rfc3339(now - DAY).into();
+        document.content["nextUpdate"] = rfc3339(now + 29 * DAY).into();
+    }
+    let made = world.make();
+    (world, made)
 }
 
 /// A PCCS that has all that a TDX platform needs.
@@ -316,4 +341,56 @@ async fn a_process_that_is_killed_leaves_nothing_in_the_way() {
     let (code, out, err) = desk.run(&fetch).await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(fake.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_quote_needs_is_fetched_and_judges_it() {
+    let (desk, fake) = (Desk::new(), Fake::start().await);
+    let (world, made) = world_at(now());
+    let (quote, anchor, base) = (desk.write("quote.bin", &made.quote), desk.write("root.der", &made.root), fake.base());
+    let chain = |pem: &[u8]| intel::header(std::str::from_utf8(pem).unwrap());
+    let of = &made.collateral;
+    let reply = |name, pem: &[u8], body: &[u8]| [Reply::Body(vec![(name, chain(pem))], body.to_vec())];
+    let info = "/tdx/certification/v4/tcb?fmspc=00906ED50000&update=standard";
+    fake.on(info, reply("TCB-Info-Issuer-Chain", &of.tcb_signing_chain, &of.tcb_info));
+    fake.on(IDENTITY, reply("SGX-Enclave-Identity-Issuer-Chain", &of.qe_signing_chain, &of.qe_identity));
+    fake.on(PLATFORM_LIST, reply("SGX-PCK-CRL-Issuer-Chain", &of.pck_crl_chain, &of.pck_crl));
+    fake.on(ROOT_LIST, [Reply::Body(Vec::new(), of.root_crl.clone())]);
+
+    let fetch = ["fetch", &quote, "--pccs", &base, "--anchor", &anchor, "--cache", "cache", "--out", "files"];
+    let (code, out, err) = desk.run(&fetch).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let bundle = ["bundle", "--new-key", "--key", "key", "--out", "bundle", "--cache", "cache", "--anchor", &anchor];
+    assert_eq!(desk.run(&bundle).await.0, 0);
+
+    // The same verdict from the cache, from plain files and from the bundle; without any of them there is none.
+    let verify = async |more: &[&str]| {
+        let mut command = desk.program();
+        command.args(["evidence", "verify", &quote, "--anchor", &anchor, "--format", "json"]).args(more);
+        let (code, out, _) = read(&command.output().await.unwrap());
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        (code, answer["verdict"].as_str().unwrap().to_owned(), answer["tcb"]["combined"].clone())
+    };
+    let valid = (0, "valid".to_owned(), Value::from("UpToDate"));
+    assert_eq!(verify(&[]).await, (3, "undecided".to_owned(), Value::Null));
+    for stored in [&["--collateral", "cache"][..], &["--collateral", "files"]] {
+        assert_eq!(verify(stored).await, valid, "{stored:?}");
+    }
+    assert_eq!(verify(&["--collateral", "bundle", "--bundle-key", "key.pub"]).await, valid);
+
+    // Tomorrow Intel asks for more.
+    std::fs::create_dir(desk.path("quotes")).unwrap();
+    desk.write("quotes/one", &made.quote);
+    let simulate =
+        ["simulate", "--tcb-info", "new.json", "--evidence", "quotes", "--cache", "cache", "--anchor", &anchor];
+    for (status, code) in [("UpToDate", 0), ("OutOfDate", 1)] {
+        let mut content = world.tcb_info.content.clone();
+        content["tcbLevels"][0]["tcbStatus"] = status.into();
+        desk.write("new.json", content.to_string().as_bytes());
+        let (found, answer) = desk.json(&simulate).await;
+        assert_eq!((found, &answer["judged"], &answer["changed"]), (code, &1.into(), &code.into()), "{answer}");
+        assert_eq!(answer["files"][0]["then"]["tcb"]["combined"], status, "{answer}");
+    }
+    let (_, table, _) = desk.run(&simulate).await;
+    assert!(table.contains("valid, UpToDate  valid, OutOfDate"), "{table}");
 }

@@ -1,35 +1,25 @@
-//! Documents and lists in Intel's shape, signed by keys made for one test run.
+//! Documents and lists in Intel's shape, as a service answers them.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
-};
+use belljar_evidence::pem;
+use belljar_testpki::intel::{Cert, Document, Keys, List, qe_identity, sgx_tcb_info, tdx_tcb_info};
+use belljar_testpki::rfc3339;
 
-pub const NOW: u64 = 1_780_000_000;
+pub use belljar_testpki::NOW;
 pub const DAY: u64 = 24 * 60 * 60;
 pub const FMSPC: [u8; 6] = [0xB0, 0xC0, 0x6F, 0, 0, 0];
-/// When the certificates end.
-pub const CERTIFICATES_END: u64 = NOW + 1000 * DAY;
 
-/// A time of rcgen's, whose type it does not name.
-macro_rules! time {
-    ($seconds:expr) => {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs($seconds)
-    };
-}
+const ROOT: &str = "Intel SGX Root CA";
+const PLATFORM: &str = "Intel SGX PCK Platform CA";
+const PROCESSOR: &str = "Intel SGX PCK Processor CA";
 
-/// A root with the authorities and the signer below it.
+/// A root with the authorities and the signer below it; each has keys of its own.
 pub struct Intel {
     pub root: Vec<u8>,
+    keys: Keys,
     root_pem: String,
-    root_issuer: Issuer<'static, KeyPair>,
-    signer: (String, EcdsaKeyPair),
-    platform: (String, Issuer<'static, KeyPair>),
-    processor: (String, Issuer<'static, KeyPair>),
+    signer: Cert,
 }
 
 /// What a document or list says.
@@ -61,118 +51,59 @@ impl Intel {
 
     /// With another name of the signer.
     pub fn with_signer(signer: &str) -> Self {
-        let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let (root_key, root_params) = (key(), params("Intel SGX Root CA", true));
-        let root = root_params.self_signed(&root_key).unwrap();
-        let root_issuer = Issuer::new(root_params, root_key);
-        let authority = |name: &str| {
-            let (key, params) = (key(), params(name, true));
-            let pem = params.signed_by(&key, &root_issuer).unwrap().pem();
-            (pem, Issuer::new(params, key))
-        };
-        let (platform, processor) = (authority("Intel SGX PCK Platform CA"), authority("Intel SGX PCK Processor CA"));
-        let signer_key = key();
-        let signer_pem = params(signer, false).signed_by(&signer_key, &root_issuer).unwrap().pem();
-        let signing = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &signer_key.serialize_der()).unwrap();
-        Self {
-            root: root.der().to_vec(),
-            root_pem: root.pem(),
-            root_issuer,
-            signer: (signer_pem, signing),
-            platform,
-            processor,
-        }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let keys = Keys::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = lasting(Cert::authority(ROOT, ROOT, 1, &keys.root, &keys.root)).der();
+        let signer = lasting(Cert::leaf(signer, ROOT, 4, &keys.tcb, &keys.root));
+        Self { root_pem: pem::encode(&root), root, keys, signer }
     }
 
     pub fn tcb_info(&self, claims: &Claims) -> Signed {
-        let fmspc: String = claims.fmspc.iter().map(|byte| format!("{byte:02X}")).collect();
-        let svns = |name: &str| format!("\"{name}\":[{}]", vec!["{\"svn\":1}"; 16].join(","));
-        let tdx = if claims.id == "TDX" { format!(",{}", svns("tdxtcbcomponents")) } else { String::new() };
-        let inner = format!(
-            "{{\"id\":\"{}\",\"version\":3,\"issueDate\":\"{}\",\"nextUpdate\":\"{}\",\"fmspc\":\"{fmspc}\",\
-             \"pceId\":\"0000\",\"tcbType\":0,\"tcbEvaluationDataNumber\":{},\"tcbLevels\":[{{\"tcb\":{{{}{tdx},\
-             \"pcesvn\":1}},\"tcbDate\":\"2026-01-01T00:00:00Z\",\"tcbStatus\":\"UpToDate\"}}]}}",
-            claims.id,
-            date(claims.issued),
-            date(claims.next_update),
-            claims.number,
-            svns("sgxtcbcomponents"),
-        );
-        self.sign("tcbInfo", &inner)
+        let mut content = if claims.id == "TDX" { tdx_tcb_info() } else { sgx_tcb_info() };
+        content["fmspc"] = claims.fmspc.iter().map(|byte| format!("{byte:02X}")).collect::<String>().into();
+        self.document("tcbInfo", content, claims)
     }
 
     pub fn identity(&self, claims: &Claims) -> Signed {
-        let inner = format!(
-            "{{\"id\":\"{}\",\"version\":2,\"issueDate\":\"{}\",\"nextUpdate\":\"{}\",\"tcbEvaluationDataNumber\":{},\
-             \"miscselect\":\"00000000\",\"miscselectMask\":\"FFFFFFFF\",\"attributes\":\"{}\",\"attributesMask\":\"{}\",\
-             \"mrsigner\":\"{}\",\"isvprodid\":2,\"tcbLevels\":[{{\"tcb\":{{\"isvsvn\":4}},\
-             \"tcbDate\":\"2026-01-01T00:00:00Z\",\"tcbStatus\":\"UpToDate\"}}]}}",
-            claims.id,
-            date(claims.issued),
-            date(claims.next_update),
-            claims.number,
-            "11".repeat(16),
-            "FF".repeat(16),
-            "DC".repeat(32),
-        );
-        self.sign("enclaveIdentity", &inner)
+        self.document("enclaveIdentity", qe_identity(claims.id), claims)
     }
 
     pub fn platform_list(&self, claims: &Claims) -> Signed {
-        Signed { body: list(&self.platform.1, claims), chain: self.encoded(&self.platform.0) }
+        let authority = Cert::authority(PLATFORM, ROOT, 2, &self.keys.ca, &self.keys.root);
+        Signed { body: list(List::new(PLATFORM, &self.keys.ca), claims), chain: self.header(authority) }
     }
 
     pub fn processor_list(&self, claims: &Claims) -> Signed {
-        Signed { body: list(&self.processor.1, claims), chain: self.encoded(&self.processor.0) }
+        let authority = Cert::authority(PROCESSOR, ROOT, 3, &self.keys.other, &self.keys.root);
+        Signed { body: list(List::new(PROCESSOR, &self.keys.other), claims), chain: self.header(authority) }
     }
 
     pub fn root_list(&self, claims: &Claims) -> Vec<u8> {
-        list(&self.root_issuer, claims)
+        list(List::new(ROOT, &self.keys.root), claims)
     }
 
-    fn sign(&self, member: &str, inner: &str) -> Signed {
-        let signature = self.signer.1.sign(&SystemRandom::new(), inner.as_bytes()).unwrap();
-        let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let body = format!("{{\"{member}\":{inner},\"signature\":\"{hex}\"}}").into_bytes();
-        Signed { body, chain: self.encoded(&self.signer.0) }
+    fn document(&self, member: &'static str, mut content: serde_json::Value, claims: &Claims) -> Signed {
+        content["issueDate"] = rfc3339(claims.issued).into();
+        content["nextUpdate"] = rfc3339(claims.next_update).into();
+        content["tcbEvaluationDataNumber"] = claims.number.into();
+        let document = Document { member, content, signer: self.keys.tcb.clone(), altered: None, prepared: None };
+        Signed { body: document.text(), chain: self.header(self.signer.clone()) }
     }
 
-    /// A chain as it stands in a header: percent-encoded PEM.
-    fn encoded(&self, leaf: &str) -> String {
-        let text = format!("{leaf}{}", self.root_pem).replace("\r\n", "\n");
-        text.replace('%', "%25").replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B").replace('=', "%3D")
+    fn header(&self, leaf: Cert) -> String {
+        header(&[lasting(leaf).pem(), self.root_pem.clone()].concat())
     }
 }
 
-fn params(name: &str, authority: bool) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.distinguished_name.push(DnType::OrganizationName, "Test");
-    params.not_before = time!(NOW - 1000 * DAY);
-    params.not_after = time!(CERTIFICATES_END);
-    if authority {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    } else {
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    }
-    params
+/// A chain as it stands in a header: percent-encoded PEM.
+pub fn header(pem: &str) -> String {
+    pem.replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B").replace('=', "%3D")
 }
 
-fn list(issuer: &Issuer<'static, KeyPair>, claims: &Claims) -> Vec<u8> {
-    let params = CertificateRevocationListParams {
-        this_update: time!(claims.issued),
-        next_update: time!(claims.next_update),
-        crl_number: SerialNumber::from(1_u64),
-        issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    params.signed_by(issuer).unwrap().der().to_vec()
+fn lasting(cert: Cert) -> Cert {
+    Cert { from: NOW - 1000 * DAY, to: NOW + 1000 * DAY, ..cert }
 }
 
-fn date(seconds: u64) -> String {
-    x509_cert::der::DateTime::from_unix_duration(Duration::from_secs(seconds)).unwrap().to_string()
+fn list(list: List, claims: &Claims) -> Vec<u8> {
+    List { from: claims.issued, to: Some(claims.next_update), ..list }.der()
 }

@@ -69,7 +69,7 @@ fn a_directory_gives_what_was_written_into_it() {
 
     // A changed byte is noticed when the items are verified.
     let file = path.join("qe_identity.json");
-    let changed = std::fs::read_to_string(&file).unwrap().replace("\"isvsvn\":4", "\"isvsvn\":3");
+    let changed = std::fs::read_to_string(&file).unwrap().replacen("\"isvsvn\":", "\"isvsvn\":1", 1);
     std::fs::write(&file, changed).unwrap();
     let read = Directory::open(&path).unwrap().documents().unwrap();
     let refused: Vec<_> =

@@ -127,7 +127,7 @@ async fn a_document_that_is_not_the_one_asked_for_is_refused() {
     assert_eq!(found, Refused::NotYet { issued: NOW + 1, at: NOW });
 
     let mut changed = intel.tcb_info(&good);
-    let at = String::from_utf8_lossy(&changed.body).find("\"svn\":1").unwrap() + 6;
+    let at = String::from_utf8_lossy(&changed.body).find("\"svn\":5").unwrap() + 6;
     changed.body[at] = b'2';
     let Refused::Signature(why) = refused_info(&intel, changed).await else { panic!() };
     assert!(why.starts_with("tcb-info-signature: "), "{why}");
