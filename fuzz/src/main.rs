@@ -53,6 +53,7 @@ const TARGETS: &[Target] = &[
     ("kube-manifest", belljar_kube::fuzz),
     ("kube-yaml", belljar_kube::yaml::fuzz),
     ("measure-ovmf", belljar_measure::fuzz_ovmf),
+    ("measure-sgx", belljar_measure::sgx::fuzz),
     ("node-cri", belljar_node::containerd::fuzz),
     ("rcar-jwe", belljar_rcar::jwe::fuzz),
     ("rcar-wire", belljar_rcar::wire::fuzz),

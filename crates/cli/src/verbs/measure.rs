@@ -1,6 +1,6 @@
-//! `belljar measure snp|software|pod`: predicted launch measurements.
+//! `belljar measure snp|software|sgx|pod`: predicted launch measurements.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use belljar_guest_image::GuestImage;
 use belljar_launch::PredictionError;
@@ -65,6 +65,14 @@ pub enum Measure {
         #[arg(long, default_value_t = 1)]
         vcpus: u32,
     },
+    /// What an SGX enclave will report: out of its signature (.sig, a signed .so) or its records (.sgxs)
+    #[command(
+        after_help = "Example: belljar measure sgx enclave.signed.so --format json\nExit code 1: the signature structure does not verify; EINIT would refuse it."
+    )]
+    Sgx {
+        /// A SIGSTRUCT (1808 bytes), a signed enclave of Intel's SDK, or a .sgxs file
+        file: PathBuf,
+    },
     /// Every shape of a guest image at once: a table of reference values
     #[command(after_help = "Example: belljar measure pod --format json")]
     Pod {
@@ -108,6 +116,7 @@ impl Measure {
                 let launch = SoftwareLaunch { firmware, kernel, initrd, cmdline: append, vcpus };
                 one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::undecided)?, format)
             }
+            Self::Sgx { file } => sgx(&file, format),
             Self::Pod { image, debug } => {
                 let image = guest::open(&image.unwrap_or_else(|| paths.guest()))?;
                 let mut references = Vec::new();
@@ -134,6 +143,32 @@ impl Measure {
             }
         }
     }
+}
+
+/// An enclave's measurement; of a signature structure all that it says.
+fn sgx(path: &Path, format: Format) -> Result<i32, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
+    if bytes.starts_with(b"ECREATE\0") {
+        let mrenclave = hex::encode(belljar_measure::sgx::enclave_hash(&bytes).map_err(|error| wrong(&error))?);
+        match format {
+            Format::Json => json(&serde_json::json!({ "mrenclave": mrenclave }))?,
+            Format::Text => println!("{mrenclave}"),
+        }
+        return Ok(0);
+    }
+    let found = belljar_measure::sgx::find_sigstruct(&bytes).map_err(|error| wrong(&error))?;
+    match format {
+        Format::Json => json(&found)?,
+        Format::Text => {
+            let fields = serde_json::to_value(&found).map_err(Failure::undecided)?;
+            let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let rows: Vec<Vec<String>> =
+                fields.as_object().into_iter().flatten().map(|(name, value)| vec![name.clone(), text(value)]).collect();
+            print!("{}", table(&["FIELD", "VALUE"], &rows));
+        }
+    }
+    Ok(if found.is_signed() { 0 } else { 1 })
 }
 
 fn one(tee: &'static str, vcpus: u32, digest: [u8; 48], format: Format) -> Result<i32, Failure> {
