@@ -53,9 +53,20 @@ struct Ring {
     open: usize,
 }
 
-/// Where a reader stands: how many bytes it has seen, or missed. A new one begins with the oldest byte that is kept.
+/// Where a reader stands. A new one begins with the oldest byte that is kept.
 #[derive(Debug, Default)]
-pub struct Position(u64);
+pub struct Position {
+    /// How many bytes it has seen, or missed; none before it has looked.
+    at: Option<u64>,
+    missed: u64,
+}
+
+impl Position {
+    /// How many bytes were dropped that the reader would have seen next, since this was asked last.
+    pub fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
+    }
+}
 
 impl Log {
     /// A stream begins; the log may be followed until the last one has ended. `kind` is [`Kind::Stdout`] or [`Kind::Stderr`].
@@ -65,15 +76,18 @@ impl Log {
         Tap { log: self.clone(), kind }
     }
 
-    /// The next bytes, of one stream; nothing when there are none yet. What was dropped meanwhile is skipped.
+    /// The next bytes, of one stream; nothing when there are none yet. What was dropped meanwhile is skipped, and counted in `at`.
     pub fn next(&self, at: &mut Position) -> Option<(Kind, Vec<u8>)> {
         let ring = self.ring();
-        at.0 = at.0.max(ring.dropped);
-        let mut skip = usize::try_from(at.0.saturating_sub(ring.dropped)).ok()?;
+        let seen = at.at.unwrap_or(ring.dropped);
+        at.missed = at.missed.saturating_add(ring.dropped.saturating_sub(seen));
+        let next = seen.max(ring.dropped);
+        at.at = Some(next);
+        let mut skip = usize::try_from(next.saturating_sub(ring.dropped)).ok()?;
         for (kind, piece) in &ring.pieces {
             match piece.get(skip..) {
                 Some(rest) if !rest.is_empty() => {
-                    at.0 = at.0.saturating_add(length(rest));
+                    at.at = Some(next.saturating_add(length(rest)));
                     return Some((*kind, rest.to_vec()));
                 }
                 _ => skip = skip.saturating_sub(piece.len()),
@@ -166,6 +180,23 @@ mod tests {
         drop((out, err));
         assert!(log.is_over());
         assert_eq!(all(&log, &mut Position::default()).len(), 2);
+    }
+
+    #[test]
+    fn a_reader_is_told_what_it_missed_and_not_what_was_gone_before() {
+        let log = Arc::<Log>::default();
+        let out = log.stream(Kind::Stdout);
+        out.push(&[1; KEPT / 2]);
+        out.push(&[2; KEPT / 2]);
+        let mut at = Position::default();
+        assert_eq!((log.next(&mut at).map(|(_, data)| data[0]), at.take_missed()), (Some(2), 0));
+        out.push(&[3; KEPT / 2]);
+        assert_eq!((log.next(&mut at).map(|(_, data)| data[0]), at.take_missed()), (Some(3), 0), "it was fast enough");
+        out.push(&[4; KEPT / 2]);
+        out.push(&[5; KEPT / 2]);
+        let missed = u64::try_from(KEPT / 2).unwrap();
+        assert_eq!((log.next(&mut at).map(|(_, data)| data[0]), at.take_missed()), (Some(5), missed));
+        assert_eq!((log.next(&mut at), at.take_missed()), (None, 0));
     }
 
     proptest! {

@@ -173,8 +173,11 @@ async fn the_operator_reads_what_the_host_may_not_and_starts_commands() {
 
     let query = |container: &str| LogsQuery { container: container.into(), follow: false };
     let logs = all(connect(&agent, Some(&key)).await.logs(&query("main")).await.unwrap()).await;
-    let expected =
-        [(Kind::Stdout, b"hello from 2 args, uid 0\nlistening\n".to_vec()), (Kind::Stderr, b"to stderr\n".to_vec())];
+    let expected = [
+        (Kind::Stdout, b"hello from 2 args, uid 0\nlistening\n".to_vec()),
+        (Kind::Stderr, b"to stderr\n".to_vec()),
+        (Kind::End, Vec::new()),
+    ];
     assert_eq!(logs, expected);
     let unknown = refused(connect(&agent, Some(&key)).await.logs(&query("other")).await);
     assert_eq!(unknown, (404, "the contract has no container \"other\"".into()));

@@ -27,11 +27,24 @@ pub enum Kind {
     Exit = 6,
     /// From the guest: why not, one line of text, last.
     Error = 7,
+    /// From the guest, of logs: that was all, last. Without it anybody on the way may have cut the stream.
+    End = 8,
+    /// From the guest, of logs: how many bytes are missing here, 64 bits, big-endian, because they were not read in time.
+    Gap = 9,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Start, Self::Stdin, Self::Resize, Self::Stdout, Self::Stderr, Self::Exit, Self::Error];
+    const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Stdin,
+        Self::Resize,
+        Self::Stdout,
+        Self::Stderr,
+        Self::Exit,
+        Self::Error,
+        Self::End,
+        Self::Gap,
+    ];
 
     fn byte(self) -> u8 {
         match self {
@@ -42,6 +55,8 @@ impl Kind {
             Self::Stderr => 5,
             Self::Exit => 6,
             Self::Error => 7,
+            Self::End => 8,
+            Self::Gap => 9,
         }
     }
 
@@ -91,7 +106,8 @@ impl Frame {
         bytes
     }
 
-    /// The next frame; `None` at the end of the stream.
+    /// The next frame; `None` at the end of the stream, which anybody on the way can bring about: what must be whole ends with
+    /// [`Kind::Exit`], [`Kind::Error`] or [`Kind::End`].
     ///
     /// # Errors
     /// [`FrameError`].
@@ -126,6 +142,17 @@ impl Frame {
         }
     }
 
+    /// Missing bytes, out of [`Kind::Gap`].
+    pub fn missing(&self) -> Option<u64> {
+        let bytes = <[u8; 8]>::try_from(self.content.as_slice()).ok()?;
+        (self.kind == Kind::Gap).then(|| u64::from_be_bytes(bytes))
+    }
+
+    /// A [`Kind::Gap`].
+    pub fn gap(missing: u64) -> Self {
+        Self::new(Kind::Gap, &missing.to_be_bytes())
+    }
+
     /// A [`Kind::Resize`].
     pub fn resize(columns: u16, rows: u16) -> Self {
         Self::new(Kind::Resize, &[columns.to_be_bytes(), rows.to_be_bytes()].concat())
@@ -139,7 +166,7 @@ pub(crate) fn fuzz(data: &[u8]) {
     let read = async {
         let mut again = Vec::new();
         while let Ok(Some(frame)) = Frame::read(&mut rest).await {
-            let _ = frame.size();
+            let _ = (frame.size(), frame.missing());
             again.extend(frame.encode());
         }
         again
@@ -158,20 +185,29 @@ mod tests {
 
     #[tokio::test]
     async fn frames_come_back() {
-        let frames = [Frame::new(Kind::Start, b"{}"), Frame::resize(80, 24), Frame::new(Kind::Stdin, b"")];
+        let frames = [
+            Frame::new(Kind::Start, b"{}"),
+            Frame::resize(80, 24),
+            Frame::new(Kind::Stdin, b""),
+            Frame::gap(1 << 40),
+            Frame::new(Kind::End, b""),
+        ];
         let bytes: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
         let mut rest = bytes.as_slice();
         for frame in &frames {
             assert_eq!(Frame::read(&mut rest).await.unwrap().as_ref(), Some(frame));
         }
         assert_eq!(Frame::read(&mut rest).await.unwrap(), None);
-        assert_eq!(frames[1].size(), Some((80, 24)));
+        assert_eq!((frames[1].size(), frames[3].size()), (Some((80, 24)), None));
+        assert_eq!((frames[3].missing(), frames[4].missing()), (Some(1 << 40), None));
+        assert_eq!(Frame::new(Kind::Gap, &[0; 7]).missing(), None);
+        assert_eq!(Frame::new(Kind::Stdout, &[0; 8]).missing(), None);
     }
 
     #[tokio::test]
     async fn what_is_no_frame_is_refused() {
         let error = async |bytes: &[u8]| Frame::read(&mut &*bytes).await.unwrap_err().to_string();
-        assert_eq!(error(&[9, 0, 0, 0, 0]).await, "frame of kind 9 is not known");
+        assert_eq!(error(&[10, 0, 0, 0, 0]).await, "frame of kind 10 is not known");
         assert_eq!(error(&[4, 0, 1, 0, 1]).await, "frame of 65537 bytes, at most 65536 are allowed");
         assert!(error(&[4, 0, 0, 0, 2, 1]).await.starts_with("stream ended early"));
         assert!(Frame::read(&mut [4, 0, 0, 0, 1, 1].as_slice()).await.is_ok());

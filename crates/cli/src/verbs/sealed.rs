@@ -11,7 +11,7 @@ use belljar_attested::{
 };
 use clap::Args;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::io::{AsyncReadExt, AsyncWrite, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, split};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, one_line};
@@ -65,13 +65,24 @@ impl Logs {
         let (session, container) = open(&self.common, paths, self.expect.as_deref(), self.container.as_deref()).await?;
         let Session { client, connection: _connection, .. } = session;
         let query = LogsQuery { container, follow: self.follow };
-        let mut frames = client.logs(&query).await.map_err(refused)?;
-        loop {
-            match Frame::read(&mut frames).await {
-                Ok(Some(frame)) => show(&frame)?,
-                Ok(None) => return Ok(0),
-                Err(error) => return Err(Failure::undecided(format!("the logs broke off: {error}"))),
-            }
+        receive(&mut client.logs(&query).await.map_err(refused)?, show).await
+    }
+}
+
+/// Shows logs until the pod says that this was all. The host carries the stream, and can end it at any time.
+async fn receive(
+    frames: &mut (impl AsyncRead + Unpin),
+    mut show: impl FnMut(&Frame) -> Result<(), Failure>,
+) -> Result<i32, Failure> {
+    let cut = |why: &dyn std::fmt::Display| {
+        Failure::undecided(format!("the logs broke off, and may be cut: {why}")).hint("ask again")
+    };
+    loop {
+        match Frame::read(frames).await {
+            Ok(Some(frame)) if frame.kind == Kind::End => return Ok(0),
+            Ok(Some(frame)) => show(&frame)?,
+            Ok(None) => return Err(cut(&"the stream ended before the pod said that this was all")),
+            Err(error) => return Err(cut(&error)),
         }
     }
 }
@@ -207,6 +218,13 @@ fn show(frame: &Frame) -> Result<(), Failure> {
             out.write_all(&frame.content).and_then(|()| out.flush())
         }
         Kind::Stderr => std::io::stderr().write_all(&frame.content),
+        Kind::Gap => {
+            let missing = frame.missing().map_or("some".to_owned(), |bytes| bytes.to_string());
+            eprintln!(
+                "belljar: {missing} bytes are missing here: the pod keeps the newest only, and they were not read in time"
+            );
+            Ok(())
+        }
         kind => return Err(Failure::undecided(format!("the pod sent a frame of kind {kind:?} where output belongs"))),
     };
     written.map_err(|error| Failure::undecided(format!("cannot write: {error}")))
@@ -241,5 +259,38 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shown of a stream of these bytes, and how it ends.
+    async fn received(bytes: &[u8]) -> (Vec<u8>, Result<i32, String>) {
+        let mut shown = Vec::new();
+        let mut stream = bytes;
+        let outcome = receive(&mut stream, |frame| {
+            shown.extend_from_slice(&frame.content);
+            Ok(())
+        });
+        let outcome = outcome.await.map_err(|failure| failure.cause);
+        (shown, outcome)
+    }
+
+    #[tokio::test]
+    async fn logs_that_do_not_end_with_the_pods_word_may_be_cut() {
+        let said = [Frame::new(Kind::Stdout, b"one\n"), Frame::new(Kind::Stderr, b"two\n")].map(|frame| frame.encode());
+        let said = said.concat();
+        let whole = [said.as_slice(), &Frame::new(Kind::End, b"").encode()].concat();
+        assert_eq!(received(&whole).await, (b"one\ntwo\n".to_vec(), Ok(0)));
+        let early = "the logs broke off, and may be cut: the stream ended before the pod said that this was all";
+        assert_eq!(received(&said).await, (b"one\ntwo\n".to_vec(), Err(early.to_owned())));
+        assert_eq!(received(b"").await.1, Err(early.to_owned()));
+        // Wherever it is cut.
+        for length in 0..whole.len() {
+            let why = received(&whole[..length]).await.1.unwrap_err();
+            assert!(why.starts_with("the logs broke off, and may be cut: "), "{length}: {why}");
+        }
     }
 }
