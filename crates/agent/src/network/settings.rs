@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use belljar_contract::{Contract, ContractError, Dns, Network, Resolver};
+use belljar_contract::{Contract, ContractError, Dns, Network, PodSettings, Resolver};
 use belljar_guest_api::{
     api,
     limits::{MAX_NETWORK_LIST, one_line},
@@ -19,6 +19,8 @@ const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u32 = 65_535;
 /// Longest DNS name in text (RFC 1035, 2.3.4).
 const MAX_DNS_NAME: usize = 253;
+/// Names of the loopback in `/etc/hosts`.
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
 /// Longest option of `/etc/resolv.conf`.
 const MAX_OPTION: usize = 64;
 
@@ -163,7 +165,7 @@ impl Settings {
             routes: routes(&request.routes, &addresses)?,
             addresses,
             resolver: resolver(request, &contract.pod.dns)?,
-            hostname: hostname(&request.hostname, contract.pod.hostname_from_host)?,
+            hostname: hostname(&request.hostname, &contract.pod)?,
         })
     }
 }
@@ -311,10 +313,19 @@ fn is_option(text: &str) -> bool {
     !name.is_empty() && text.len() <= MAX_OPTION && word && number
 }
 
-fn hostname(text: &str, from_host: bool) -> Result<Option<String>, SettingsError> {
+/// The host name goes into `/etc/hosts` before the contract's aliases, so it must be none of the names that mean somebody else there.
+fn hostname(text: &str, pod: &PodSettings) -> Result<Option<String>, SettingsError> {
     // RFC 1123, as Kubernetes writes it: lowercase.
     let lowercase = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    match (from_host, text) {
+    match (pod.hostname_from_host, text) {
+        (true, text) if LOOPBACK_NAMES.contains(&text) => {
+            Err(malformed("hostname", "another name than those of the loopback", text))
+        }
+        (true, text) if pod.host_aliases.values().flatten().any(|name| name == text) => Err(SettingsError::Denied {
+            claim: "pod.host_aliases",
+            expected: "its names for their addresses",
+            found: format!("host name {text:?} from the host"),
+        }),
         (true, text) if is_label(text) && lowercase => Ok(Some(text.to_owned())),
         (true, text) => Err(malformed("hostname", "a DNS label in lowercase", text)),
         (false, "") => Ok(None),
@@ -469,6 +480,8 @@ mod tests {
             (|r| r.hostname = "Web".into(), "hostname"),
             (|r| r.hostname = String::new(), "hostname"),
             (|r| r.hostname = "a.b".into(), "hostname"),
+            (|r| r.hostname = "localhost".into(), "hostname"),
+            (|r| r.hostname = "ip6-localhost".into(), "hostname"),
         ];
         for (index, (change, name)) in cases.iter().enumerate() {
             let mut request = request();
@@ -484,6 +497,23 @@ mod tests {
         assert_eq!(Settings::parse(&long, &contract()), Err(SettingsError::TooMany { field: "searches", found }));
         long.searches.pop();
         assert!(Settings::parse(&long, &contract()).is_ok());
+    }
+
+    #[test]
+    fn a_host_name_hides_no_alias_of_the_contract() {
+        let mut contract = contract();
+        let names = ["db", "db.example"].map(str::to_owned).to_vec();
+        contract.pod.host_aliases = [("10.1.2.3".parse().unwrap(), names)].into();
+        let named = |hostname: &str| {
+            let settings =
+                Settings::parse(&api::ConfigureNetworkRequest { hostname: hostname.into(), ..request() }, &contract);
+            settings.map(|settings| settings.hostname)
+        };
+        let error = named("db").unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied);
+        let expected = "pod.host_aliases expected its names for their addresses by the contract, found host name \"db\" from the host";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(named("db2"), Ok(Some("db2".into())));
     }
 
     #[test]
