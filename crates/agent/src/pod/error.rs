@@ -78,6 +78,11 @@ pub enum PodError {
         /// How many the contract lists.
         listed: usize,
     },
+    /// The contract gives the container no terminal.
+    #[error(
+        "exec with a terminal in container {0:?} is denied: its `terminal` expected true by the contract, found false"
+    )]
+    ExecTerminal(String),
     /// The host's id for a process is empty or too long.
     #[error("exec id has {found} bytes, expected 1 to {most}")]
     ExecId {
@@ -177,6 +182,7 @@ impl PodError {
             Self::Denied { .. }
             | Self::NoRestart { .. }
             | Self::ExecDenied { .. }
+            | Self::ExecTerminal(_)
             | Self::HostValue { .. }
             | Self::AllButKill(_) => Code::PermissionDenied,
             Self::Signal(_) | Self::AllOfExec | Self::ExecId { .. } | Self::TerminalSize { .. } => {

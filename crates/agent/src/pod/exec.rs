@@ -13,10 +13,14 @@ use super::{error::PodError, lock, process::Process};
 /// Longest command that an error quotes, in bytes.
 const QUOTE: usize = 200;
 
-/// Whether the contract lists the command, word for word.
-pub(super) fn listed(name: &str, container: &Container, args: &[String]) -> Result<(), PodError> {
+/// Whether the contract lists the command, word for word; and where the host wants a terminal for it, whether the contract gives that
+/// container one: a program does other things on a terminal, whose keys are signals.
+pub(super) fn allowed(name: &str, container: &Container, args: &[String], terminal: bool) -> Result<(), PodError> {
     if container.exec.iter().any(|allowed| allowed == args) {
-        return Ok(());
+        return match terminal && !container.terminal {
+            true => Err(PodError::ExecTerminal(name.to_owned())),
+            false => Ok(()),
+        };
     }
     let mut command = one_line(&format!("{:?}", args.iter().take(16).collect::<Vec<_>>()));
     if command.len() > QUOTE {
@@ -109,6 +113,7 @@ mod tests {
         let mut container = Contract::parse(base).unwrap().containers["probe"].clone();
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         container.exec = vec![words("/bin/check --all"), words("/bin/check")];
+        let listed = |name: &str, container: &Container, args: &[String]| allowed(name, container, args, false);
         assert_eq!(listed("a", &container, &words("/bin/check")), Ok(()));
         assert_eq!(listed("a", &container, &words("/bin/check --all")), Ok(()));
         for other in ["/bin/check --al", "/bin/check --all x", "check", "/bin/check ", "/bin/check --all "] {
@@ -118,6 +123,23 @@ mod tests {
         }
         let long = listed("a", &container, &["ü".repeat(1000)]).unwrap_err().to_string();
         assert!(long.len() < 400 && long.contains('…'), "{long}");
+    }
+
+    #[test]
+    fn a_terminal_is_the_contracts_to_give() {
+        let base = include_str!("../../tests/container/container.toml");
+        let mut container = Contract::parse(base).unwrap().containers["probe"].clone();
+        let check = ["/bin/check".to_owned()];
+        container.exec = vec![check.to_vec()];
+        container.terminal = false;
+        let denied = PodError::ExecTerminal("a".into());
+        assert_eq!(allowed("a", &container, &check, true), Err(denied.clone()));
+        assert_eq!(allowed("a", &container, &check, false), Ok(()));
+        container.terminal = true;
+        assert_eq!(allowed("a", &container, &check, true), Ok(()));
+        assert_eq!(denied.code(), belljar_guest_api::status::Code::PermissionDenied);
+        let message = "exec with a terminal in container \"a\" is denied: its `terminal` expected true by the contract, found false";
+        assert_eq!(denied.to_string(), message);
     }
 
     #[test]

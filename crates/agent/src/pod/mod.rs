@@ -285,8 +285,8 @@ impl Pod {
         Ok(ended)
     }
 
-    /// Starts a further process in the running container `name` for the host, as `id`: only a command that the contract lists. What
-    /// happens does not depend on whether the caller goes on waiting.
+    /// Starts a further process in the running container `name` for the host, as `id`: only a command that the contract lists, on a
+    /// terminal only in a container that has one by the contract. What happens does not depend on whether the caller goes on waiting.
     pub async fn start_exec(
         guest: &Arc<Guest>,
         name: &str,
@@ -299,7 +299,7 @@ impl Pod {
         let task = tokio::spawn(async move {
             let pod = guest.ready_pod().await?;
             let container = pod.container(&name)?;
-            exec::listed(&name, container, &args)?;
+            exec::allowed(&name, container, &args, terminal)?;
             let place = pod.execs.reserve(&name, &id)?;
             let started = pod.start_unlisted(&guest, &name, &id, args, terminal, Access::of_host(container)).await;
             match started {

@@ -244,12 +244,15 @@ async fn further_processes_are_those_of_the_contract() {
         ..container(&image, "sleep 600")
     };
     let quiet = Container { logs: Permission::Deny, ..main.clone() };
-    let containers = vec![("main".to_owned(), main), ("quiet".to_owned(), quiet)];
+    let screen = Container { terminal: true, ..main.clone() };
+    let containers = [("main", main), ("quiet", quiet), ("screen", screen)];
+    let containers = containers.map(|(name, container)| (name.to_owned(), container)).to_vec();
     let (_vm, host) = boot(&image, &dir, containers, |_| {}).await;
 
     assert_eq!(host.exec("main", "x", &check, false).await, refused(PodError::NotStarted("main".into())));
     host.start("main").await.unwrap();
     host.start("quiet").await.unwrap();
+    host.start("screen").await.unwrap();
     host.exec("main", "x", &check, false).await.unwrap();
     assert_eq!(host.output("main", "x").await, "0::/\nhi\n");
     let exists = PodError::ExecExists { name: "main".into(), id: "x".into() };
@@ -266,10 +269,12 @@ async fn further_processes_are_those_of_the_contract() {
     let unknown = PodError::ExecUnknown { name: "main".into(), id: "y".into() };
     assert_eq!(host.read("main", "y").await.map(drop), refused(unknown));
 
-    // A terminal of its own: its size, its input, its output.
-    host.exec("main", "t", &words("line size"), true).await.unwrap();
+    // A terminal of its own, where the contract gives one: its size, its input, its output.
+    let denied = PodError::ExecTerminal("main".into());
+    assert_eq!(host.exec("main", "t", &words("line size"), true).await, refused(denied));
+    host.exec("screen", "t", &words("line size"), true).await.unwrap();
     let resize = |exec: &str, columns| api::ResizeTerminalRequest {
-        name: "main".into(),
+        name: if exec.is_empty() { "main" } else { "screen" }.into(),
         exec: exec.into(),
         columns,
         rows: 43,
@@ -280,11 +285,11 @@ async fn further_processes_are_those_of_the_contract() {
     assert_eq!(size, refused(PodError::TerminalSize { columns: 65536, rows: 43 }));
     let none = outcome(host.0.resize_terminal(wait(), &resize("", 132)).await).map(drop);
     assert_eq!(none, refused(PodError::NoTerminal("main".into())));
-    let (name, exec) = ("main".into(), "t".into());
+    let (name, exec) = ("screen".into(), "t".into());
     let input = api::WriteInputRequest { name, exec, data: b"go\n".to_vec(), ..Default::default() };
     host.0.write_input(wait(), &input).await.unwrap();
-    assert_eq!(host.output("main", "t").await, "go\r\nline go\r\n132 x 43\r\n");
-    assert_eq!(host.ended("main", "t").await.exit_code, 0);
+    assert_eq!(host.output("screen", "t").await, "go\r\nline go\r\n132 x 43\r\n");
+    assert_eq!(host.ended("screen", "t").await.exit_code, 0);
 
     // Where no output may leave, the status still does: probes need it.
     host.exec("quiet", "x", &check, false).await.unwrap();

@@ -147,8 +147,9 @@ kind: Pod
 metadata:
   name: shell
   annotations:
-    belljar.dev/exec.main: |
+    belljar.dev/exec.screen: |
       sh -c 'test -t 0 && echo terminal; until stty size 2>/dev/null | grep 24; do sleep 0.1; done; exit 5'
+    belljar.dev/exec.main: |
       sh -c 'test -t 0 || echo pipe; exit 6'
       cat
       tar cf - /tmp/copied
@@ -157,14 +158,17 @@ metadata:
 spec:
   runtimeClassName: {CLASS}
   terminationGracePeriodSeconds: 1
-  containers: [{{name: main, image: {PROBE}, command: [sleep, "300"], stdin: true}}, {{name: closed, image: {PROBE}, command: [sleep, "300"]}}]
+  containers:
+  - {{name: main, image: {PROBE}, command: [sleep, "300"], stdin: true}}
+  - {{name: screen, image: {PROBE}, command: [sleep, "300"], stdin: true, tty: true}}
+  - {{name: closed, image: {PROBE}, command: [sleep, "300"]}}
 "#
     ));
     space.wait_ready("shell");
     // util-linux's script gives kubectl a terminal of 24 lines and 80 columns.
     let kubectl = cluster.path("kubectl").display().to_string();
     let line = format!(
-        "stty rows 24 cols 80; {kubectl} -n exec exec -it shell -c main -- sh -c 'test -t 0 && echo terminal; until stty size 2>/dev/null | grep 24; do sleep 0.1; done; exit 5'"
+        "stty rows 24 cols 80; {kubectl} -n exec exec -it shell -c screen -- sh -c 'test -t 0 && echo terminal; until stty size 2>/dev/null | grep 24; do sleep 0.1; done; exit 5'"
     );
     let terminal = finish(std::process::Command::new("script").args(["-qec", &line, "/dev/null"]));
     assert_eq!(terminal.code, 5, "{}", terminal.stdout);
@@ -176,6 +180,14 @@ spec:
     assert!(echoed.code == 0 && echoed.stdout == much, "{} bytes came back: {}", echoed.stdout.len(), echoed.stderr);
 
     if class() == CLASS {
+        // Only `tty: true` gives a container terminals.
+        let line = format!("{kubectl} -n exec exec -it shell -c main -- cat");
+        let refused = finish(std::process::Command::new("script").args(["-qec", &line, "/dev/null"]));
+        assert!(
+            refused.code != 0 && refused.stdout.contains("exec with a terminal in container \"main\" is denied"),
+            "{}",
+            refused.stdout
+        );
         let closed = cluster.feed(&mut space.kubectl(&["exec", "-i", "shell", "-c", "closed", "--", "cat"]), "text");
         assert!(
             closed.code != 0 && closed.stderr.contains("stdin of container closed is closed by the contract"),
