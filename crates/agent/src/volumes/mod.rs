@@ -202,8 +202,8 @@ struct Put {
     version: u64,
     /// The last version that was tried: the directory of one that has failed half-way may be the present content.
     tried: u64,
-    /// SHA-256 over paths, modes and contents.
-    digest: Vec<u8>,
+    /// SHA-256 over paths, modes and contents of the present version; none while that is not in its place as a whole.
+    digest: Option<Vec<u8>>,
 }
 
 impl Volumes {
@@ -236,7 +236,7 @@ impl Volumes {
         let digest = digest(&files);
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let version = match put.get(name) {
-            Some(before) if before.digest == digest => return Ok(()),
+            Some(before) if before.digest.as_ref() == Some(&digest) => return Ok(()),
             Some(before) => before.tried.saturating_add(1),
             None => {
                 self.mount(name, HOST_BYTES, 0o755).map_err(|error| failed(name, &error))?;
@@ -244,13 +244,18 @@ impl Volumes {
             }
         };
         // Known from here on, so that a second attempt finds the file system made.
-        let entry = put.entry(name.to_owned()).or_insert(Put { version: 0, tried: 0, digest: Vec::new() });
+        let entry = put.entry(name.to_owned()).or_insert(Put { version: 0, tried: 0, digest: None });
         entry.tried = version;
-        store::replace(&self.place.join(name), version, &files).map_err(|error| match error.raw_os_error() {
+        let root = self.place.join(name);
+        let full = |error: io::Error| match error.raw_os_error() {
             Some(libc::ENOSPC) => VolumeError::Full { volume: name.to_owned() },
             _ => failed(name, &error),
-        })?;
-        *entry = Put { version, tried: version, digest };
+        };
+        store::replace(&root, version, &files).map_err(full)?;
+        // The content is the new one from here on, also when what follows fails: neither the old files nor these count as put then.
+        *entry = Put { version, tried: version, digest: None };
+        store::tidy(&root, version, &files).map_err(full)?;
+        entry.digest = Some(digest);
         Ok(())
     }
 
@@ -265,7 +270,9 @@ impl Volumes {
                 None => return Err(VolumeError::Unknown(volume.clone())),
                 Some(Volume::Scratch { .. }) => (root.clone(), true),
                 Some(_) => match put.get(volume) {
-                    Some(Put { version: version @ 1.., .. }) => (root.join(store::directory(*version)), false),
+                    Some(Put { version: version @ 1.., digest: Some(_), .. }) => {
+                        (root.join(store::directory(*version)), false)
+                    }
                     _ => return Err(VolumeError::NotPut { volume: volume.clone(), container: name.to_owned() }),
                 },
             };
@@ -352,4 +359,51 @@ fn digest(files: &[Accepted]) -> Vec<u8> {
         }
     }
     context.finish().as_ref().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract() -> Contract {
+        let mut contract = Contract::parse(include_str!("../../tests/container/container.toml")).unwrap();
+        contract.volumes.insert("v".into(), Volume::Host { files: BTreeMap::new(), others: true });
+        let mount = VolumeMount { volume: "v".into(), path: "/v".into(), sub_path: None, read_only: false };
+        contract.containers.get_mut("probe").unwrap().mounts = vec![mount];
+        contract
+    }
+
+    #[test]
+    fn a_version_that_got_in_half_way_is_not_taken_for_the_one_before() {
+        let (dir, contract) = (tempfile::tempdir().unwrap(), contract());
+        let volumes = Volumes::in_directory(dir.path().into());
+        let root = dir.path().join("v");
+        let put = |data: &str| {
+            let file = VolumeFile { path: "a".into(), data: data.into(), ..Default::default() };
+            volumes.put(&contract, "v", vec![file])
+        };
+        let present = || fs::read_to_string(root.join("a")).unwrap();
+        let not_put = || matches!(volumes.binds(&contract, "probe"), Err(VolumeError::NotPut { .. }));
+        assert!(not_put());
+        put("old").unwrap();
+        assert!(!not_put());
+        put("old").unwrap();
+        assert!(root.join("..v1").exists(), "the same files again change nothing");
+
+        // A directory that cannot be removed as a file: the new content is in by then.
+        fs::create_dir(root.join("stray")).unwrap();
+        assert!(matches!(put("new"), Err(VolumeError::System { .. })));
+        assert_eq!(present(), "new");
+        assert!(not_put(), "nobody starts with a volume that is half-way");
+        fs::remove_dir(root.join("stray")).unwrap();
+        put("old").unwrap();
+        assert_eq!(present(), "old");
+        assert!(!not_put());
+
+        // The twin: what was refused before it got in leaves the volume as it was.
+        let clash = |path: &str| VolumeFile { path: path.into(), ..Default::default() };
+        assert!(volumes.put(&contract, "v", vec![clash("b"), clash("b/c")]).is_err());
+        assert_eq!(present(), "old");
+        assert!(!not_put());
+    }
 }

@@ -20,8 +20,7 @@ pub fn directory(version: u64) -> String {
     format!("..v{version}")
 }
 
-/// Makes `files` the content of the volume at `root`, as `version`; the version before is removed. On failure the content is what
-/// it was.
+/// Makes `files` the content of the volume at `root`, as `version`, at once. On failure the content is what it was. [`tidy`] must follow.
 pub fn replace(root: &Path, version: u64, files: &[Accepted]) -> io::Result<()> {
     let name = directory(version);
     let (fresh, next) = (root.join(&name), root.join(NEXT));
@@ -31,10 +30,15 @@ pub fn replace(root: &Path, version: u64, files: &[Accepted]) -> io::Result<()> 
         symlink(&name, &next)?;
         fs::rename(&next, root.join(DATA))
     });
-    if let Err(error) = prepared {
+    if prepared.is_err() {
         let _ = fs::remove_dir_all(&fresh);
-        return Err(error);
     }
+    prepared
+}
+
+/// Gives each of the `files`, which are the content already, its name in the root, and removes names and versions from before.
+pub fn tidy(root: &Path, version: u64, files: &[Accepted]) -> io::Result<()> {
+    let name = directory(version);
     let wanted: BTreeSet<&str> = files.iter().filter_map(|file| file.path.split('/').next()).collect();
     for name in &wanted {
         match symlink(Path::new(DATA).join(name), root.join(name)) {
@@ -94,11 +98,16 @@ mod tests {
         names
     }
 
+    /// Both steps.
+    fn put(root: &Path, version: u64, files: &[Accepted]) -> io::Result<()> {
+        replace(root, version, files).and_then(|()| tidy(root, version, files))
+    }
+
     #[test]
     fn a_version_replaces_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        replace(root, 1, &files(&[("a", 0o644, "one"), ("deep/er/b", 0o755, "two"), ("deep/c", 0o400, "")])).unwrap();
+        put(root, 1, &files(&[("a", 0o644, "one"), ("deep/er/b", 0o755, "two"), ("deep/c", 0o400, "")])).unwrap();
         assert_eq!(names(root), ["..data", "..v1", "a", "deep"]);
         assert_eq!(fs::read_to_string(root.join("a")).unwrap(), "one");
         assert_eq!(fs::read_link(root.join("a")).unwrap(), Path::new("..data/a"));
@@ -107,12 +116,12 @@ mod tests {
         assert_eq!((mode("a"), mode("deep/er/b"), mode("deep/c"), mode("deep/er")), (0o644, 0o755, 0o400, 0o755));
 
         let open = fs::File::open(root.join("a")).unwrap();
-        replace(root, 2, &files(&[("a", 0o600, "new"), ("z", 0o644, "last")])).unwrap();
+        put(root, 2, &files(&[("a", 0o600, "new"), ("z", 0o644, "last")])).unwrap();
         assert_eq!(names(root), ["..data", "..v2", "a", "z"]);
         assert_eq!((fs::read_to_string(root.join("a")).unwrap(), mode("a")), ("new".into(), 0o600));
         assert_eq!(io::read_to_string(open).unwrap(), "one", "who has a file open keeps it");
 
-        replace(root, 3, &[]).unwrap();
+        put(root, 3, &[]).unwrap();
         assert_eq!(names(root), ["..data", "..v3"]);
     }
 
@@ -120,12 +129,12 @@ mod tests {
     fn a_failure_leaves_the_content_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        replace(root, 1, &files(&[("a", 0o644, "one")])).unwrap();
+        put(root, 1, &files(&[("a", 0o644, "one")])).unwrap();
         // A file where a directory is needed.
-        assert!(replace(root, 2, &files(&[("b", 0o644, ""), ("b/c", 0o644, "")])).is_err());
+        assert!(put(root, 2, &files(&[("b", 0o644, ""), ("b/c", 0o644, "")])).is_err());
         assert_eq!(names(root), ["..data", "..v1", "a"]);
         assert_eq!(fs::read_to_string(root.join("a")).unwrap(), "one");
-        replace(root, 2, &files(&[("b", 0o644, "two")])).unwrap();
+        put(root, 2, &files(&[("b", 0o644, "two")])).unwrap();
         assert_eq!(names(root), ["..data", "..v2", "b"]);
     }
 }
