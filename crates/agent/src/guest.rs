@@ -37,6 +37,8 @@ pub struct Guest {
     pub bound: OnceLock<Arc<Bound>>,
     /// The attested service, once the contract is bound.
     pub attested: OnceLock<Arc<Attested>>,
+    /// The right to read what containers use, which one call at a time has.
+    pub counting: Arc<tokio::sync::Mutex<()>>,
     /// Containers, once the guest is ready.
     pub pod: OnceLock<Pod>,
     stop: Mutex<Option<oneshot::Sender<Duration>>>,
@@ -54,6 +56,7 @@ impl Guest {
             reaper: Reaper::default(),
             bound: OnceLock::new(),
             attested: OnceLock::new(),
+            counting: Arc::default(),
             pod: OnceLock::new(),
             stop: Mutex::new(Some(stop)),
         };

@@ -43,8 +43,8 @@ pub struct Attested {
     /// Made at its first use: a pod that nobody verifies pays nothing.
     tls: OnceLock<Result<Tls, String>>,
     slots: Arc<Semaphore>,
-    /// Reports are made one after the other.
-    reporting: tokio::sync::Mutex<()>,
+    /// Reports are made one after the other, also for clients that have gone meanwhile.
+    reporting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The service's key: its TLS side, and its `SubjectPublicKeyInfo`.
@@ -99,7 +99,7 @@ impl Attested {
             operator: bound.contract.operator.clone(),
             tls: OnceLock::new(),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            reporting: tokio::sync::Mutex::default(),
+            reporting: Arc::default(),
         })
     }
 
@@ -135,9 +135,11 @@ impl Attested {
     /// Evidence that carries the nonce and the key of the service.
     async fn evidence(&self, nonce: &[u8]) -> Result<EvidenceReply, String> {
         let report_data = report_data(nonce, &self.tls()?.spki);
-        let _one = self.reporting.lock().await;
+        let turn = self.reporting.clone().lock_owned().await;
         let attester = self.attester.clone();
         let report = tokio::task::spawn_blocking(move || {
+            // Not given back before the report is made: dropping this future does not end it.
+            let _turn = turn;
             let report = attester.report(&report_data)?;
             report.register(&report_data)?;
             report.evidence()
@@ -179,6 +181,7 @@ mod tests {
     use belljar_attested::{Client, ClientError};
     use belljar_contract::{Contract, Initdata};
     use belljar_rcar::snp::SnpEvidence;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A TEE whose reports say what they were asked to carry, unsigned.
     #[derive(Debug)]
@@ -273,6 +276,42 @@ mod tests {
         assert_eq!(status, 403);
         assert!(message.ends_with(&format!("found {}", other.spki_sha256())), "{message}");
         assert_eq!(refused(None).await.0, 401);
+    }
+
+    /// A TEE that takes its time.
+    #[derive(Debug, Default)]
+    struct Slow {
+        running: AtomicUsize,
+        most: AtomicUsize,
+        made: AtomicUsize,
+    }
+
+    impl Attester for Slow {
+        fn format(&self) -> Format {
+            Format::Snp
+        }
+
+        fn report(&self, report_data: &[u8; 64]) -> Result<RawReport, TeeError> {
+            let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(running, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            self.made.fetch_add(1, Ordering::SeqCst);
+            Echo.report(report_data)
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_that_go_leave_no_pile_of_reports() {
+        let slow = Arc::new(Slow::default());
+        let attested = Attested::new(Weak::new(), &bound(None), slow.clone());
+        for _ in 0..8 {
+            // Long enough to begin where there is nobody else.
+            assert!(timeout(Duration::from_millis(10), attested.evidence(&[1; 32])).await.is_err());
+        }
+        assert!(attested.evidence(&[2; 32]).await.is_ok());
+        assert_eq!(slow.most.load(Ordering::SeqCst), 1);
+        assert!(slow.made.load(Ordering::SeqCst) < 8, "who went while waiting is forgotten");
     }
 
     #[tokio::test]

@@ -102,8 +102,11 @@ pub(super) fn resize(guest: &Guest, request: &api::ResizeTerminalRequest) -> Emp
 }
 
 pub(super) async fn stats(guest: &Arc<Guest>) -> ttrpc::Result<api::StatsResponse> {
+    let turn = guest.counting.clone().lock_owned().await;
     let guest = guest.clone();
     let read = tokio::task::spawn_blocking(move || {
+        // Held to the end of the work, whose caller may have gone.
+        let _turn = turn;
         let used = guest.pod.get().map(Pod::usage).unwrap_or_default();
         let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         (used, kib(&info, "MemTotal:"), kib(&info, "MemAvailable:"))
@@ -181,6 +184,8 @@ pub(super) async fn read_output(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cmdline::Cmdline, status::Board};
+    use std::time::Duration;
 
     #[test]
     fn all_processes_of_a_container_get_sigkill_only() {
@@ -204,6 +209,18 @@ mod tests {
             assert_eq!(ask(none, false, ""), Err(PodError::Signal(none)));
         }
         assert_eq!(PodError::AllButKill(15).code(), Code::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn usage_is_read_by_one_call_at_a_time() {
+        let (guest, _stop) = Guest::new(Cmdline::default(), Board::new());
+        let turn = guest.counting.clone().lock_owned().await;
+        let waiting = tokio::time::timeout(Duration::from_millis(50), stats(&guest)).await;
+        assert!(waiting.is_err(), "another one is at it");
+        drop(turn);
+        let stats = stats(&guest).await.unwrap();
+        assert!(stats.memory_total > 0 && stats.containers.is_empty());
+        assert!(guest.counting.try_lock().is_ok(), "its turn is over");
     }
 
     #[test]
