@@ -5,9 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use belljar_contract::{Contract, Dns, Network};
+use belljar_contract::{
+    Contract, Dns, Network,
+    model::{MAX_NAMESERVERS, MAX_RESOLVER_LIST},
+};
 use belljar_guest_api::api::{AgentClient, ConfigureNetworkRequest};
-use belljar_guest_api::limits::MAX_NETWORK_LIST;
 use belljar_guest_api::names::{ATTESTED_PORT, ATTESTED_TARGET, PORT_TARGET_PREFIX};
 use belljar_launch::Tunnel;
 use belljar_vmm::machine::Nic;
@@ -205,12 +207,13 @@ impl Resolver {
         Self::new(resolver.nameservers, resolver.searches, resolver.options)
     }
 
-    /// Of these parts, as many as are used.
+    /// Of these parts, as many as are used, in the form that the guest takes.
     pub fn new(mut nameservers: Vec<String>, mut searches: Vec<String>, mut options: Vec<String>) -> Self {
         // The C library reads no more name servers than three.
-        nameservers.truncate(3);
-        searches.truncate(MAX_NETWORK_LIST);
-        options.truncate(MAX_NETWORK_LIST);
+        nameservers.truncate(MAX_NAMESERVERS);
+        searches.truncate(MAX_RESOLVER_LIST);
+        searches.iter_mut().for_each(|domain| domain.make_ascii_lowercase());
+        options.truncate(MAX_RESOLVER_LIST);
         Self { nameservers, searches, options }
     }
 }
@@ -228,5 +231,7 @@ mod tests {
         assert_eq!(resolver.searches, ["default.svc.cluster.local", "svc.cluster.local"]);
         assert_eq!(resolver.options, ["ndots:5", "edns0"]);
         assert_eq!(Resolver::parse(&"nameserver 1.1.1.1\n".repeat(9)).nameservers.len(), 3);
+        assert_eq!(Resolver::parse("search Corp.Example\n").searches, ["corp.example"]);
+        assert_eq!(Resolver::parse(&format!("search{}", " a".repeat(40))).searches.len(), MAX_RESOLVER_LIST);
     }
 }

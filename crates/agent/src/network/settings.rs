@@ -46,6 +46,9 @@ pub enum SettingsError {
         /// Its length.
         found: usize,
     },
+    /// More than name resolution takes, or in another form.
+    #[error("name resolution of the host: {0}")]
+    Resolver(ContractError),
     /// A value that is none of its type.
     #[error("{field} expected {expected}, found {found:?}")]
     Malformed {
@@ -284,11 +287,16 @@ fn read_resolver(request: &api::ConfigureNetworkRequest) -> Result<Resolver, Set
         true => Ok(text.clone()),
         false => Err(malformed("options", "a word, or a word and a number with ':' between them", text)),
     };
-    Ok(Resolver {
+    let resolver = Resolver {
         nameservers: request.nameservers.iter().map(nameserver).collect::<Result<_, _>>()?,
         searches: request.searches.iter().map(search).collect::<Result<_, _>>()?,
         options: request.options.iter().map(option).collect::<Result<_, _>>()?,
-    })
+    };
+    // A host that has none gives nothing; otherwise the bounds are those of a contract.
+    if resolver != Resolver::default() {
+        resolver.check("dns").map_err(SettingsError::Resolver)?;
+    }
+    Ok(resolver)
 }
 
 /// A DNS name (labels may hold underscores, as service domains do), the root ".", or either with a dot at the end.
@@ -360,7 +368,9 @@ pub fn fuzz(data: &[u8]) {
         if let Ok(settings) = Settings::parse(&request, &contract) {
             assert!(!settings.addresses.is_empty() && settings.addresses.len() <= MAX_NETWORK_LIST);
             assert!(settings.addresses.iter().all(|address| is_station(&address.address)));
-            let _ = super::files::resolv_conf(&settings.resolver.unwrap_or_default());
+            let resolver = settings.resolver.unwrap_or_default();
+            assert!(resolver == Resolver::default() || resolver.check("dns").is_ok());
+            let _ = super::files::resolv_conf(&resolver);
         }
     }
 }
@@ -368,6 +378,7 @@ pub fn fuzz(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use belljar_contract::model::MAX_NAMESERVERS;
     use proptest::prelude::*;
 
     fn request() -> api::ConfigureNetworkRequest {
@@ -497,6 +508,35 @@ mod tests {
         assert_eq!(Settings::parse(&long, &contract()), Err(SettingsError::TooMany { field: "searches", found }));
         long.searches.pop();
         assert!(Settings::parse(&long, &contract()).is_ok());
+    }
+
+    #[test]
+    fn the_resolver_of_the_host_has_the_bounds_of_the_contract() {
+        let parse = |nameservers: usize, search: &str, option: &str| {
+            let request = api::ConfigureNetworkRequest {
+                nameservers: vec!["10.96.0.10".into(); nameservers],
+                searches: vec![search.into()],
+                options: vec![option.into()],
+                ..request()
+            };
+            Settings::parse(&request, &contract()).map(drop).map_err(|error| {
+                assert_eq!(error.code(), Code::InvalidArgument);
+                error.to_string()
+            })
+        };
+        let refused = |why: &str| Err(format!("name resolution of the host: {why}"));
+        let most = MAX_NAMESERVERS;
+        assert_eq!(parse(most, "a.example", "ndots:5"), Ok(()));
+        let count = |found| refused(&format!("`dns.nameservers` is {found}, allowed is 1 to {most}"));
+        assert_eq!(parse(most + 1, "a.example", "ndots:5"), count(most + 1));
+        assert_eq!(parse(0, "a.example", "ndots:5"), count(0));
+        let search = refused("`dns.searches[0]` is \"A.example\", expected a DNS name in lowercase");
+        assert_eq!(parse(1, "A.example", "ndots:5"), search);
+        let option = "`dns.options[0]` is \"ndots:123456\", expected a resolver option such as ndots:5 or rotate";
+        assert_eq!(parse(1, "a.example", "ndots:123456"), refused(option));
+        let mut none = request();
+        (none.nameservers, none.searches, none.options) = Default::default();
+        assert_eq!(Settings::parse(&none, &contract()).unwrap().resolver, Some(Resolver::default()));
     }
 
     #[test]
