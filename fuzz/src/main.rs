@@ -54,6 +54,7 @@ const TARGETS: &[Target] = &[
     ("kube-yaml", belljar_kube::yaml::fuzz),
     ("measure-ovmf", belljar_measure::fuzz_ovmf),
     ("measure-sgx", belljar_measure::sgx::fuzz),
+    ("measure-tdx", belljar_measure::tdx::fuzz),
     ("node-cri", belljar_node::containerd::fuzz),
     ("rcar-jwe", belljar_rcar::jwe::fuzz),
     ("rcar-wire", belljar_rcar::wire::fuzz),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`snp`], [`snp_from_digests`] | the launch digest of an SEV-SNP guest that QEMU boots directly with `kernel-hashes=on` |
 //! | [`software`], [`software_from_digests`] | that of the software TEE; the format is in `docs/software-tee.md` |
+//! | [`tdx`] | MRTD of a TD that begins with a given firmware |
 //! | [`sgx`] | MRENCLAVE and MRSIGNER of an enclave, out of its signature structure or its records |
 //!
 //! Memory size, disks and devices are not part of a digest; firmware, kernel, initrd, command line, the number of vCPUs
@@ -17,6 +18,7 @@ mod ovmf;
 pub mod sgx;
 mod snp;
 mod software;
+pub mod tdx;
 
 pub use file::{FileError, digest_file, digest_reader};
 pub use ovmf::fuzz as fuzz_ovmf;

@@ -85,7 +85,7 @@ impl Ovmf {
 }
 
 /// GUID and data of every entry of the table.
-fn entries(image: &[u8]) -> Result<Vec<(u128, &[u8])>, &'static str> {
+pub(crate) fn entries(image: &[u8]) -> Result<Vec<(u128, &[u8])>, &'static str> {
     let malformed = "its table of GUIDs is malformed";
     let (before, _) = image.split_at_checked(image.len().saturating_sub(TAIL)).ok_or(malformed)?;
     let (guid, table) = entry(before).ok_or("it has no table of GUIDs")?;
@@ -148,7 +148,7 @@ fn sections(image: &[u8], from_end: u32) -> Result<Vec<Section>, &'static str> {
     Ok(sections)
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..)?.first_chunk::<4>().map(|number| u32::from_le_bytes(*number))
 }
 

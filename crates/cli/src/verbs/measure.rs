@@ -1,9 +1,10 @@
-//! `belljar measure snp|software|sgx|pod`: predicted launch measurements.
+//! `belljar measure snp|software|tdx|sgx|pod`: predicted launch measurements.
 
 use std::path::{Path, PathBuf};
 
 use belljar_guest_image::GuestImage;
 use belljar_launch::PredictionError;
+use belljar_measure::tdx::Order;
 use belljar_measure::{SnpLaunch, SoftwareLaunch};
 use belljar_vmm::machine::SHAPES;
 use clap::Subcommand;
@@ -65,6 +66,16 @@ pub enum Measure {
         #[arg(long, default_value_t = 1)]
         vcpus: u32,
     },
+    /// MRTD of a TDX guest: its firmware. Not its kernel: the firmware measures that into RTMRs, which are not predicted
+    #[command(after_help = "Example: belljar measure tdx --firmware OVMF.inteltdx.ms.fd")]
+    Tdx {
+        /// Firmware with TDX metadata (TDVF)
+        #[arg(long)]
+        firmware: PathBuf,
+        /// For hosts with Intel's patches from before Linux 6.16, which add all pages of a section before they measure any
+        #[arg(long)]
+        section_by_section: bool,
+    },
     /// What an SGX enclave will report: out of its signature (.sig, a signed .so) or its records (.sgxs)
     #[command(
         after_help = "Example: belljar measure sgx enclave.signed.so --format json\nExit code 1: the signature structure does not verify; EINIT would refuse it."
@@ -115,6 +126,15 @@ impl Measure {
             Self::Software { firmware, kernel, initrd, append, vcpus } => {
                 let launch = SoftwareLaunch { firmware, kernel, initrd, cmdline: append, vcpus };
                 one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::undecided)?, format)
+            }
+            Self::Tdx { firmware, section_by_section } => {
+                let order = if section_by_section { Order::SectionBySection } else { Order::PageByPage };
+                let mrtd = hex::encode(belljar_measure::tdx::mrtd(&firmware, order).map_err(Failure::undecided)?);
+                match format {
+                    Format::Json => json(&serde_json::json!({ "tee": "tdx", "mrtd": mrtd }))?,
+                    Format::Text => println!("{mrtd}"),
+                }
+                Ok(0)
             }
             Self::Sgx { file } => sgx(&file, format),
             Self::Pod { image, debug } => {
