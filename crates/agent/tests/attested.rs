@@ -99,7 +99,7 @@ async fn evidence_is_fresh_and_of_this_connection() {
     assert_eq!(found.host_data, belljar_contract::digest(document.as_bytes()).unwrap().host_data());
     // The chain is the software TEE's, and nobody else's.
     let of = |kind| evidence.certificate(&kind).unwrap().to_vec();
-    let chain = Chain { ark: of(CertType::ARK), ask: of(CertType::ASK), vek: of(CertType::VCEK) };
+    let chain = Chain { ark: of(CertType::ARK), ask: of(CertType::ASK), vek: of(CertType::VCEK), ..Chain::default() };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let judge = |anchors: &Anchors| snp::verify(&evidence.report_bytes().unwrap(), &chain, anchors, now);
     let verdict = judge(&Anchors::amd().with_software_root(keys().0.ark()));

@@ -142,7 +142,7 @@ fn authentic(appraised: &mut Appraised, known: &Known<'_>, evidence: &SnpEvidenc
     let of = |kind: &CertType| evidence.certificate(kind).map(<[u8]>::to_vec).unwrap_or_default();
     let vlek = Report::parse(&raw).is_ok_and(|report| report.signing_key == SigningKey::Vlek);
     let vek = if vlek { CertType::VLEK } else { CertType::VCEK };
-    let chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek) };
+    let chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek), ..Chain::default() };
     let verdict = evidence::verify(&raw, &chain, known.anchors, known.at);
     for check in &verdict.checks {
         if !verdict.is_valid() && verdict.first_failure == Some(check.name) {

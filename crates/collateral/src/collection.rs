@@ -45,8 +45,8 @@ impl Collection {
         collateral
     }
 
-    /// The chip's certificate that a report needs ([`crate::need::of_report`]) with its authority; `None` when it is not
-    /// there.
+    /// The chip's certificate that a report needs ([`crate::need::of_report`]) with its authority, and the revocation list
+    /// where there is one; `None` when the certificate is not there.
     pub fn snp(&self, items: &[Item]) -> Option<Chain> {
         let vcek = items.iter().filter(|item| matches!(item, Item::Vcek { .. })).find_map(|item| self.find(item))?;
         let mut authorities = pem::certificates(&vcek.chain, 2).unwrap_or_default().into_iter();
@@ -54,6 +54,7 @@ impl Collection {
             vek: vcek.body.clone(),
             ask: authorities.next().unwrap_or_default(),
             ark: authorities.next().unwrap_or_default(),
+            crl: self.vek_crl(items).map(<[u8]>::to_vec).unwrap_or_default(),
         })
     }
 

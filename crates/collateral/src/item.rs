@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use belljar_evidence::snp::{Layout, Report, SigningKey};
+use belljar_evidence::snp::{Cpuid, Layout, Report, SigningKey};
 
 /// A product line of AMD with a root of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,12 +47,8 @@ impl Product {
 
     /// The product line of a processor, by family and model as reports from version 3 on name them (AMD 57230).
     pub fn of_cpu(family: u8, model: u8) -> Option<Self> {
-        match (family, model) {
-            (0x19, 0x00..=0x0F) => Some(Self::Milan),
-            (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some(Self::Genoa),
-            (0x1A, 0x00..=0x11) => Some(Self::Turin),
-            _ => None,
-        }
+        let line = Cpuid { family, model, stepping: 0 }.product_line()?;
+        Self::ALL.into_iter().find(|product| product.name() == line)
     }
 }
 

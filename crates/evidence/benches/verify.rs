@@ -48,7 +48,8 @@ fn snp(index: &Index, entry: &Value, rounds: usize) {
     use sev::parser::ByteParser;
 
     let file = |role: &str| index.file(&entry["files"][role]);
-    let chain = Chain { ark: der(file("anchor")), ask: der(file("intermediate")), vek: der(file("vek")) };
+    let chain =
+        Chain { ark: der(file("anchor")), ask: der(file("intermediate")), vek: der(file("vek")), ..Chain::default() };
     let (report, at) = (file("evidence"), seconds(entry["expect"]["at"].as_str().unwrap()));
     let anchors = Anchors::amd();
     let warm = SnpVerifier::new(Anchors::amd());

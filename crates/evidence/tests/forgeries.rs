@@ -1,9 +1,9 @@
 //! Forged evidence: each case changes one thing of evidence that is valid, and names the check that must notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, verify};
+use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, Verifier, verify};
 use belljar_evidence::{Decision, Outcome, Verdict};
-use belljar_testpki::amd::{CHIP, Cert, Keys, NOW, Padding, TCB, amd, extension};
+use belljar_testpki::amd::{CHIP, Cert, Keys, List, NOW, Padding, TCB, amd, extension};
 use x509_cert::der::Encode;
 use x509_cert::der::asn1::Ia5String;
 use x509_cert::ext::pkix::KeyUsages;
@@ -15,11 +15,14 @@ struct Forge<'a> {
     ark: Cert,
     ask: Cert,
     vek: Cert,
+    /// The root's revocation list, where one is given.
+    list: Option<List>,
     /// Changes that need no key.
     after: fn(&mut [u8; REPORT_LEN], &mut Chain),
     ark_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
     ask_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
     vek_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
+    list_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
     anchored: bool,
     at: u64,
 }
@@ -32,10 +35,12 @@ impl<'a> Forge<'a> {
             ark: Cert::authority("ARK-Test", "ARK-Test", &keys.ark),
             ask: Cert::authority("SEV-Test", "ARK-Test", &keys.ask),
             vek: Cert::vcek("SEV-Test", keys),
+            list: None,
             after: |_, _| {},
             ark_signer: |keys| &keys.ark,
             ask_signer: |keys| &keys.ark,
             vek_signer: |keys| &keys.ask,
+            list_signer: |keys| &keys.ark,
             anchored: true,
             at: NOW,
         }
@@ -62,16 +67,38 @@ impl<'a> Forge<'a> {
         self.report[0x1A8..0x1E0].fill(0);
     }
 
+    /// A revocation list that names another certificate than these. Its serial number is also the endorsement key's, which
+    /// is not the root's to revoke.
+    fn list(&mut self) -> &mut List {
+        self.ark.constrain(true, KeyUsages::KeyCertSign | KeyUsages::CRLSign);
+        (self.ark.serial, self.ask.serial, self.vek.serial) = (1, 2, 3);
+        self.list.insert(List { serials: vec![3, 4], ..List::new("ARK-Test") })
+    }
+
+    /// Authorities and processor of a product line.
+    fn product(&mut self, ask: &'static str, family: u8, model: u8) {
+        self.ask.subject = ask;
+        self.vek.issuer = ask;
+        self.report[0x188..0x18A].copy_from_slice(&[family, model]);
+    }
+
     fn verdict(mut self) -> Verdict {
         let mut chain = Chain {
             ark: self.ark.sign((self.ark_signer)(self.keys)),
             ask: self.ask.sign((self.ask_signer)(self.keys)),
             vek: self.vek.sign((self.vek_signer)(self.keys)),
+            crl: self.list.as_ref().map(|list| list.sign((self.list_signer)(self.keys))).unwrap_or_default(),
         };
         let anchors = if self.anchored { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
         belljar_testpki::amd::sign(&mut self.report, &self.keys.vek);
         (self.after)(&mut self.report, &mut chain);
-        verify(&self.report, &chain, &anchors, self.at)
+        let remembering = Verifier::new(anchors.clone());
+        let verdict = verify(&self.report, &chain, &anchors, self.at);
+        for _ in 0..2 {
+            let remembered = remembering.verify(&self.report, &chain, self.at);
+            assert_eq!(remembered.checks, verdict.checks, "with and without a memory");
+        }
+        verdict
     }
 }
 
@@ -173,6 +200,42 @@ const FORGED: &[(&str, &str, Change)] = &[
     ("a root that is no authority", "chain-to-anchor", |f| f.ark.constrain(false, KeyUsages::KeyCertSign.into())),
     ("a root that nobody trusts", "chain-to-anchor", |f| f.anchored = false),
     ("a byte behind the root", "chain-to-anchor", |f| f.after = |_, chain| chain.ark.push(0)),
+    ("a list of another root", "crl-signature", |f| f.list().issuer = "ARK-Other"),
+    ("a list that the intermediate signed", "crl-signature", |f| {
+        f.list();
+        f.list_signer = |keys| &keys.ask;
+    }),
+    ("a list by a root that signs none", "crl-signature", |f| {
+        f.list();
+        f.ark.constrain(true, KeyUsages::KeyCertSign.into());
+    }),
+    ("a list with SHA-256", "crl-signature", |f| f.list().padding = Padding::Sha256),
+    ("a list of changes alone", "crl-signature", |f| {
+        f.list().extensions.push(extension("2.5.29.27", true, vec![2, 1, 1]));
+    }),
+    ("a byte behind the list", "crl-signature", |f| {
+        f.list();
+        f.after = |_, chain| chain.crl.push(0);
+    }),
+    ("half a list", "crl-signature", |f| {
+        f.list();
+        f.after = |_, chain| chain.crl.truncate(300);
+    }),
+    ("a list that is out of date", "crl-time", |f| f.list().to = Some(NOW - 1)),
+    ("a list of the future", "crl-time", |f| f.list().from = NOW + 1),
+    ("an intermediate that was revoked", "crl-revoked", |f| f.list().serials.push(2)),
+    ("a root that was revoked", "crl-revoked", |f| f.list().serials = vec![1]),
+    ("a processor of Genoa under Milan", "product", |f| f.product("SEV-Milan", 0x19, 0x11)),
+    ("a processor of Milan under Genoa", "product", |f| f.product("SEV-Genoa", 0x19, 0x01)),
+    ("a processor that nobody knows", "product", |f| f.product("SEV-Genoa", 0x19, 0x20)),
+    ("a processor of Genoa with Milan's VLEK", "product", |f| {
+        f.vlek();
+        f.product("SEV-VLEK-Milan", 0x19, 0x11);
+    }),
+    ("a processor after Turin", "product", |f| {
+        f.turin();
+        f.product("SEV-Turin", 0x1A, 0x12);
+    }),
     ("an endorsement key that has expired", "cert-validity", |f| f.vek.to = NOW - 1),
     ("an endorsement key of the future", "cert-validity", |f| f.vek.from = NOW + 1),
     ("an intermediate that has expired", "cert-validity", |f| f.ask.to = NOW - 1),
@@ -199,6 +262,22 @@ const GENUINE: &[(&str, &[&str], Change)] = &[
     ("an extension that is not critical", &["test-root"], |f| {
         f.vek.extensions.push(extension("1.3.6.1.4.1.3704.99", false, vec![5, 0]));
     }),
+    ("a revocation list", &["test-root"], |f| f.list().serials = vec![3]),
+    ("an empty revocation list", &["test-root"], |f| f.list().serials.clear()),
+    ("a list of this second", &["test-root"], |f| {
+        *f.list() = List { from: NOW, to: Some(NOW), ..List::new("ARK-Test") };
+    }),
+    ("a processor of Milan", &["test-root"], |f| f.product("SEV-Milan", 0x19, 0x0F)),
+    ("a processor of Genoa", &["test-root"], |f| f.product("SEV-Genoa", 0x19, 0x11)),
+    ("a processor of Siena", &["test-root"], |f| f.product("SEV-Genoa", 0x19, 0xA0)),
+    ("a VLEK of Milan", &["vlek", "test-root"], |f| {
+        f.vlek();
+        f.product("SEV-VLEK-Milan", 0x19, 0x01);
+    }),
+    ("a processor of Turin", &["test-root"], |f| {
+        f.turin();
+        f.product("SEV-Turin", 0x1A, 0x11);
+    }),
     ("the last second", &["test-root"], |f| f.at = NOW + 500),
     ("the first second", &["test-root"], |f| f.at = NOW - 500),
 ];
@@ -223,7 +302,18 @@ fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
         assert_eq!(verdict.first_failure, Some(*check), "{name}: {:#?}", verdict.checks);
         assert_eq!(verdict.failure().unwrap().outcome, Outcome::Failed, "{name}");
     }
-    assert!(FORGED.len() >= 60);
+    assert!(FORGED.len() >= 75);
+
+    // The list narrows the window in which the verdict holds, and says what it was asked.
+    let mut forge = Forge::new(&keys);
+    *forge.list() = List { from: NOW - 7, to: Some(NOW + 7), ..List::new("ARK-Test") };
+    let verdict = forge.verdict();
+    assert_eq!((verdict.facts.valid_from, verdict.facts.valid_to), (Some(NOW - 7), Some(NOW + 7)));
+    let without = Forge::new(&keys).verdict();
+    for name in ["crl-signature", "crl-time", "crl-revoked"] {
+        assert_eq!(verdict.check(name).unwrap().outcome, Outcome::Passed, "{name}");
+        assert_eq!(without.check(name).unwrap().outcome, Outcome::NotChecked, "{name}");
+    }
 
     // What is missing leaves the question open, and says so; what is known by name completes the chain.
     let undecided = |after: fn(&mut [u8; REPORT_LEN], &mut Chain)| Forge { after, ..Forge::new(&keys) }.verdict();

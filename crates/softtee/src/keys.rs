@@ -106,7 +106,7 @@ impl Keys {
 
     /// All certificates, for a verifier.
     pub fn chain(&self) -> Chain {
-        Chain { ark: self.ark.clone(), ask: self.ask.clone(), vek: self.vcek.clone() }
+        Chain { ark: self.ark.clone(), ask: self.ask.clone(), vek: self.vcek.clone(), ..Chain::default() }
     }
 
     /// Id of the imagined chip, random per user.

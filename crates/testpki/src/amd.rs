@@ -74,6 +74,8 @@ pub enum Padding {
 pub struct Cert {
     pub subject: &'static str,
     pub issuer: &'static str,
+    /// Serial number, of one byte.
+    pub serial: u8,
     pub key: SubjectPublicKeyInfoOwned,
     pub extensions: Vec<Extension>,
     pub from: u64,
@@ -87,6 +89,7 @@ impl Cert {
         let mut cert = Self {
             subject,
             issuer,
+            serial: 1,
             key: SubjectPublicKeyInfoOwned {
                 algorithm: AlgorithmIdentifierOwned {
                     oid: "1.2.840.113549.1.1.1".parse().unwrap(),
@@ -126,6 +129,7 @@ impl Cert {
         Self {
             subject: "SEV-VCEK",
             issuer,
+            serial: 1,
             key: SubjectPublicKeyInfoOwned {
                 algorithm: AlgorithmIdentifierOwned {
                     oid: "1.2.840.10045.2.1".parse().unwrap(),
@@ -159,7 +163,7 @@ impl Cert {
         let algorithm = self.padding.algorithm();
         let tbs_certificate = TbsCertificate {
             version: Version::V3,
-            serial_number: SerialNumber::new(&[1]).unwrap(),
+            serial_number: SerialNumber::new(&[self.serial]).unwrap(),
             signature: algorithm.clone(),
             issuer: name(self.issuer),
             validity: Validity { not_before: time(self.from), not_after: time(self.to) },
@@ -180,7 +184,7 @@ pub struct List {
     pub issuer: &'static str,
     pub from: u64,
     pub to: Option<u64>,
-    /// Serial numbers of one byte; those of certificates above are 1.
+    /// Serial numbers of one byte; those of certificates above are 1 where a test does not change them.
     pub serials: Vec<u8>,
     pub extensions: Vec<Extension>,
     /// Extensions of each entry.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use belljar_collateral::{Cache, Collection, Directory, Product, Update, need};
+use belljar_collateral::{Cache, Collection, Directory, Endorsement, Item, Product, Update, need};
 use belljar_evidence::azure::HclReport;
 use belljar_evidence::dcap::Collateral;
-use belljar_evidence::snp::Chain;
+use belljar_evidence::snp::{Certificate, Chain, Report, SigningKey};
 
 use super::input::Evidence;
 use crate::collateral::store;
@@ -18,15 +18,19 @@ pub struct Offered {
     pub intel: Collateral,
     /// The certificate of the chip's key with its authorities.
     pub chain: Option<Chain>,
+    /// The revocation list of AMD's root, DER; empty when there is none.
+    pub crl: Vec<u8>,
 }
 
 impl Offered {
-    /// Chooses for evidence out of what is at `path`; `key` opens a bundle, `pck_chain` is for quotes that do not hold it.
+    /// Chooses for evidence out of what is at `path`; `key` opens a bundle, `pck_chain` is for quotes that do not hold it,
+    /// `vek` is the endorsement key's certificate where its user names one.
     pub fn read(
         path: &Path,
         key: Option<&Path>,
         evidence: &Evidence,
         pck_chain: Option<&[u8]>,
+        vek: Option<&[u8]>,
     ) -> Result<Self, Failure> {
         if path.is_dir() {
             let directory = Directory::open(path).map_err(Failure::usage)?;
@@ -34,15 +38,15 @@ impl Offered {
                 if key.is_some() {
                     return Err(Failure::usage("a directory is signed by nobody: leave --bundle-key out"));
                 }
-                let chain = match report(evidence) {
+                let (chain, crl) = match report(evidence) {
                     Some(report) => {
-                        let documents = directory.amd_documents().map_err(Failure::usage)?;
-                        chain(&Collection::new(documents), &report)
+                        let collection = Collection::new(directory.amd_documents().map_err(Failure::usage)?);
+                        of_report(&collection, &report, vek.or(evidence.vek()))
                     }
-                    None => None,
+                    None => (None, Vec::new()),
                 };
                 // As it is: the judge says what is wrong with it.
-                return Ok(Self { intel: directory.intel, chain });
+                return Ok(Self { intel: directory.intel, chain, crl });
             }
         }
         let collection = if path.is_dir() {
@@ -51,11 +55,33 @@ impl Offered {
             store::collection(path, key)?
         };
         let intel = quote(evidence).and_then(|quote| need::of_quote(quote, pck_chain, Update::Standard).ok());
-        Ok(Self {
-            intel: intel.map(|items| collection.dcap(&items)).unwrap_or_default(),
-            chain: report(evidence).and_then(|report| chain(&collection, &report)),
-        })
+        let of_report = |report: Vec<u8>| of_report(&collection, &report, vek.or(evidence.vek()));
+        let (chain, crl) = report(evidence).map(of_report).unwrap_or_default();
+        Ok(Self { intel: intel.map(|items| collection.dcap(&items)).unwrap_or_default(), chain, crl })
     }
+}
+
+/// Certificates and revocation list for a report whose endorsement key may have been named or brought along.
+fn of_report(collection: &Collection, report: &[u8], vek: Option<&[u8]>) -> (Option<Chain>, Vec<u8>) {
+    let chain = chain(collection, report);
+    let crl = crl(collection, report, vek.or(chain.as_ref().map(|chain| &chain.vek[..]))).unwrap_or_default();
+    (chain, crl)
+}
+
+/// The list of the root that the endorsement key's issuer stands under. Both lists of a product line are that root's.
+fn crl(collection: &Collection, report: &[u8], vek: Option<&[u8]>) -> Option<Vec<u8>> {
+    let vek = Certificate::parse(vek?).ok()?;
+    let product = Product::ALL.into_iter().find(|product| {
+        [format!("SEV-{}", product.name()), format!("SEV-VLEK-{}", product.name())]
+            .iter()
+            .any(|name| name == vek.issuer_name())
+    })?;
+    let mut kinds = [Endorsement::Vcek, Endorsement::Vlek];
+    if Report::parse(report).is_ok_and(|report| report.signing_key == SigningKey::Vlek) {
+        kinds.reverse();
+    }
+    let list = kinds.into_iter().find_map(|kind| collection.find(&Item::VekCrl { product, kind }))?;
+    Some(list.body.clone())
 }
 
 /// The certificates for a report. One of version 2 does not name its product line, so each is tried.

@@ -47,6 +47,16 @@ pub fn certificate(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// The one revocation list of a file in PEM or DER.
+pub fn crl(path: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |why: &str| Failure::usage(format!("{}: {why}", path.display()));
+    let mut all = ders(&read(path)?, "X509 CRL").map_err(|error| wrong(&error))?;
+    match (all.pop(), all.len()) {
+        (Some(one), 0) => Ok(one),
+        _ => Err(wrong("not one revocation list: give one in PEM or DER")),
+    }
+}
+
 /// The DER of all PEM blocks of that label; bytes that are no PEM are taken as they are.
 pub fn ders(bytes: &[u8], label: &str) -> Result<Vec<Vec<u8>>, String> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains("-----BEGIN "));

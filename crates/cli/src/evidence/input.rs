@@ -111,9 +111,12 @@ impl Evidence {
         }
     }
 
-    /// Whether the certificate of AMD's endorsement key came along.
-    pub fn brings_vek(&self) -> bool {
-        matches!(self, Self::Snp { vek, .. } | Self::Vtpm { vek, .. } if !vek.is_empty())
+    /// The certificate of AMD's endorsement key, DER, where it came along.
+    pub fn vek(&self) -> Option<&[u8]> {
+        match self {
+            Self::Snp { vek, .. } | Self::Vtpm { vek, .. } if !vek.is_empty() => Some(vek),
+            _ => None,
+        }
     }
 
     /// What it is.

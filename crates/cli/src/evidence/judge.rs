@@ -19,6 +19,8 @@ pub struct Terms {
     pub vek: Option<Vec<u8>>,
     /// Certificate of its issuer, DER.
     pub intermediate: Option<Vec<u8>>,
+    /// Revocation list of AMD's root, DER; empty for none.
+    pub crl: Vec<u8>,
     /// The one root to trust, DER; without it the vendor's that are compiled in.
     pub anchor: Option<Vec<u8>>,
     /// Chain of the PCK for a quote that does not hold it, PEM.
@@ -57,6 +59,7 @@ impl Terms {
             ark: self.anchor.clone().unwrap_or_default(),
             ask: or(&self.intermediate, intermediate),
             vek: or(&self.vek, vek),
+            crl: self.crl.clone(),
         };
         let anchors = self.anchor.as_deref().map_or_else(snp::Anchors::amd, snp::Anchors::only);
         let mut verdict = snp::verify(report, &chain, &anchors, self.at);
@@ -124,6 +127,7 @@ impl Terms {
                 ark: self.anchor.clone().unwrap_or_default(),
                 ask: self.intermediate.clone().unwrap_or_default(),
                 vek: self.vek.clone().unwrap_or_else(|| vek.to_vec()),
+                crl: self.crl.clone(),
             };
             let anchors = self.anchor.as_deref().map_or_else(snp::Anchors::amd, snp::Anchors::only);
             azure::verify_snp(&evidence, &chain, &anchors, self.at, &options)

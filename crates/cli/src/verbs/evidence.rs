@@ -140,19 +140,24 @@ impl Verify {
         };
         let certificate = |path: &Option<PathBuf>| path.as_deref().map(file::certificate).transpose();
         let pck_chain = self.pck_chain.as_deref().map(file::read).transpose()?;
+        let vek = certificate(&self.vek)?;
         let offered = match &self.collateral {
-            Some(path) => Offered::read(path, self.bundle_key.as_deref(), &evidence, pck_chain.as_deref())?,
+            Some(path) => {
+                let key = self.bundle_key.as_deref();
+                Offered::read(path, key, &evidence, pck_chain.as_deref(), vek.as_deref())?
+            }
             None => Offered::default(),
         };
         // What the user names and what the evidence brings along come before what lies in a store.
-        let chain = offered.chain.filter(|_| self.vek.is_none() && !evidence.brings_vek());
+        let chain = offered.chain.filter(|_| vek.is_none() && evidence.vek().is_none());
         let terms = Terms {
             at: match self.at {
                 Some(at) => at,
                 None => now()?,
             },
-            vek: certificate(&self.vek)?.or_else(|| chain.as_ref().map(|chain| chain.vek.clone())),
+            vek: vek.or_else(|| chain.as_ref().map(|chain| chain.vek.clone())),
             intermediate: certificate(&self.intermediate)?.or_else(|| chain.map(|chain| chain.ask)),
+            crl: offered.crl,
             anchor: certificate(&self.anchor)?,
             pck_chain,
             collateral: offered.intel,

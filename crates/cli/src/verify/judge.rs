@@ -168,7 +168,7 @@ fn authentic(checks: &mut Checks, evidence: &SnpEvidence, trust: &Trust) -> Resu
     let report = Report::parse(&raw).map_err(|error| unreadable(&error))?;
     let of = |kind: &CertType| evidence.certificate(kind).map(<[u8]>::to_vec).unwrap_or_default();
     let vek = if report.signing_key == SigningKey::Vlek { CertType::VLEK } else { CertType::VCEK };
-    let chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek) };
+    let chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek), ..Chain::default() };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::undecided)?.as_secs();
     let verdict = snp::verify(&raw, &chain, &trust.anchors, now);
     match verdict.failure() {

@@ -1,5 +1,7 @@
 //! The attestation report: 1184 bytes, of which the first 0x2A0 are signed.
 
+use std::fmt;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Length of an attestation report in bytes, in every version.
@@ -197,6 +199,25 @@ pub struct Cpuid {
     pub model: u8,
     /// Stepping.
     pub stepping: u8,
+}
+
+impl Cpuid {
+    /// Name of the product line, as AMD's authorities have it (AMD 57230); `None` for one that is not known.
+    pub fn product_line(&self) -> Option<&'static str> {
+        match (self.family, self.model) {
+            (0x19, 0x00..=0x0F) => Some("Milan"),
+            // Siena and Bergamo have certificates of Genoa's.
+            (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some("Genoa"),
+            (0x1A, 0x00..=0x11) => Some("Turin"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Cpuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "family {:#x}, model {:#x}, stepping {:#x}", self.family, self.model, self.stepping)
+    }
 }
 
 /// A firmware version, in the byte order of the report.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::anchors::{Anchors, Root, builtin};
 use super::cert::{CertError, Certificate, Vek, VekKind};
 use super::cert_table::{CertKind, CertTable};
+use super::crl::Listed;
 use super::report::{REPORT_LEN, Report, SigningKey};
 use crate::checks::Checks;
 use crate::verdict::{Outcome, Verdict};
@@ -21,7 +22,7 @@ const MAX_CHAINS: usize = 4096;
 /// Least privileged VMPL.
 const LAST_VMPL: u32 = 3;
 
-/// The certificates beside a report, each DER; an empty one was not given.
+/// The certificates beside a report and the revocation list of their root, each DER; an empty one was not given.
 ///
 /// A missing intermediate or root is taken from the compiled-in ones of AMD and from the anchors, by name. They come
 /// from the host and are trusted only as far as they lead to an anchor.
@@ -33,6 +34,8 @@ pub struct Chain {
     pub ask: Vec<u8>,
     /// The endorsement key, VCEK or VLEK.
     pub vek: Vec<u8>,
+    /// The root's revocation list. It is collateral of the verifier's, never the host's: who could leave it out would.
+    pub crl: Vec<u8>,
 }
 
 impl Chain {
@@ -43,7 +46,7 @@ impl Chain {
             SigningKey::Vlek => CertKind::Vlek,
             _ => CertKind::Vcek,
         };
-        Self { ark: of(CertKind::Ark), ask: of(CertKind::Ask), vek: of(vek) }
+        Self { ark: of(CertKind::Ark), ask: of(CertKind::Ask), vek: of(vek), crl: Vec::new() }
     }
 }
 
@@ -57,9 +60,9 @@ pub struct Facts {
     pub vek: Option<Vek>,
     /// Whose root the chain ends in; `None` when it ends in none that is trusted.
     pub root: Option<Root>,
-    /// First second at which all certificates are valid, in seconds since 1970.
+    /// First second at which all certificates and the revocation list are valid, in seconds since 1970.
     pub valid_from: Option<u64>,
-    /// Last second at which all certificates are valid, in seconds since 1970.
+    /// Last second at which all of them are valid, in seconds since 1970.
     pub valid_to: Option<u64>,
 }
 
@@ -77,11 +80,18 @@ pub struct Facts {
 /// | `vek-issuer` | the ASK (of a VLEK: the ASVK) issued and signed the endorsement key's certificate |
 /// | `chain-to-anchor` | the ARK signed that one and itself, and is an anchor |
 /// | `cert-validity` | all three certificates are valid at the given time |
+/// | `crl-signature` | the ARK signed the revocation list |
+/// | `crl-time` | that list is in date at the given time |
+/// | `crl-revoked` | it names none of the three certificates |
 /// | `signing-key` | the report's signing-key field, the certificate and its issuer are for the same kind of key |
 /// | `tcb` | the reported TCB is the one that the endorsement key was derived for |
 /// | `chip-id` | the chip id is the certificate's hwID (first 8 bytes on Turin); a VLEK has none |
+/// | `product` | the processor that the report names is of the product line that the endorsement key's issuer is for |
 /// | `reserved` | the reserved bytes of the signed part are zero |
 /// | `vmpl` | the privilege level is one that exists, 0 to 3 |
+///
+/// Without a revocation list its three checks are listed as not made, and do not stand in the way of a verdict; so is
+/// `product` for a report of version 2, which names no processor, and under an issuer that is named after no product line.
 ///
 /// Debug policy, VMPL and a VLEK are facts (`flags`), not failures.
 pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdict<Facts> {
@@ -112,7 +122,7 @@ impl Verifier {
         let given = Arc::new(Given::read(chain, &self.anchors));
         let verdict = judge(report, &given, &self.anchors, at);
         // Only chains that lead to an anchor are kept: nobody else can fill the memory.
-        if verdict.facts.root.is_some() {
+        if verdict.facts.root.is_some() && given.is_all_signed() {
             let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
             if chains.len() >= MAX_CHAINS {
                 chains.clear();
@@ -123,10 +133,10 @@ impl Verifier {
     }
 }
 
-/// A digest over all certificates, each with its length.
+/// A digest over all certificates and the list, each with its length.
 fn digest(chain: &Chain) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    for part in [&chain.ark, &chain.ask, &chain.vek] {
+    for part in [&chain.ark, &chain.ask, &chain.vek, &chain.crl] {
         context.update(&part.len().to_le_bytes());
         context.update(part);
     }
@@ -144,7 +154,11 @@ fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Fa
     checks.report_signature(parsed.as_ref(), given);
     checks.vek_issuer(given);
     let root = checks.chain_to_anchor(given, anchors);
-    let (valid_from, valid_to) = checks.validity(given, at);
+    let certificates = checks.validity(given, at);
+    let list =
+        checks.revocation(given.list.as_ref(), [&given.vek, &given.ask, &given.ark].map(|slot| slot.as_ref().ok()), at);
+    let valid_from = certificates.map(|(from, _)| list.map_or(from, |(issued, _)| from.max(issued)));
+    let valid_to = certificates.map(|(_, to)| list.map_or(to, |(_, next)| to.min(next)));
     checks.binding(parsed.as_ref(), given.content.as_ref());
     let vek = given.content.as_ref().and_then(|content| content.as_ref().ok()).cloned();
     checks.content(parsed.as_ref());
@@ -174,6 +188,7 @@ struct Given {
     vek_is_signed: bool,
     ask_is_signed: bool,
     ark_is_self_signed: bool,
+    list: Option<Listed>,
     /// The endorsement key itself.
     key: Option<ParsedPublicKey>,
     /// What its certificate says.
@@ -204,12 +219,19 @@ impl Given {
             vek_is_signed: signed(&vek, &ask),
             ask_is_signed: signed(&ask, &ark),
             ark_is_self_signed: signed(&ark, &ark),
+            list: (!chain.crl.is_empty()).then(|| Listed::read(&chain.crl, ark.as_ref().ok())),
             key: point.and_then(|point| ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).ok()),
             content: vek.as_ref().ok().map(|vek| Vek::new(vek.clone())),
             vek,
             ask,
             ark,
         }
+    }
+
+    /// Whether nothing in it is of somebody whom the root did not vouch for.
+    fn is_all_signed(&self) -> bool {
+        let listed = self.list.as_ref().is_none_or(Listed::is_signed);
+        self.vek_is_signed && self.ask_is_signed && self.ark_is_self_signed && listed
     }
 }
 
@@ -323,15 +345,16 @@ impl Checks {
         None
     }
 
-    fn validity(&mut self, given: &Given, at: u64) -> (Option<u64>, Option<u64>) {
+    /// Gives the window in which all three are valid.
+    fn validity(&mut self, given: &Given, at: u64) -> Option<(u64, u64)> {
         const NAME: &str = "cert-validity";
         let (Ok(vek), Ok(ask), Ok(ark)) = (&given.vek, &given.ask, &given.ark) else {
             self.cannot(NAME, format!("three certificates valid at {at}"), "a certificate is missing");
-            return (None, None);
+            return None;
         };
         let all = [vek, ask, ark];
-        let from = all.iter().map(|certificate| certificate.not_before()).max();
-        let to = all.iter().map(|certificate| certificate.not_after()).min();
+        let from = all.iter().map(|certificate| certificate.not_before()).max()?;
+        let to = all.iter().map(|certificate| certificate.not_after()).min()?;
         let outside = all.iter().find(|one| at < one.not_before() || at > one.not_after());
         match outside {
             None => self.compare(NAME, format!("three certificates valid at {at}"), "they are", true),
@@ -340,7 +363,7 @@ impl Checks {
                 self.compare(NAME, format!("three certificates valid at {at}"), found, false);
             }
         }
-        (from, to)
+        Some((from, to))
     }
 
     /// What binds the report to this certificate beyond its signature.
@@ -349,6 +372,7 @@ impl Checks {
             ("signing-key", "the kind of key that the certificate is for"),
             ("tcb", "the TCB of the certificate"),
             ("chip-id", "the hwID of the certificate"),
+            ("product", "a processor of the product line of the certificate"),
         ];
         let (report, vek) = match (report, vek) {
             (Some(report), Some(Ok(vek))) => (report, vek),
@@ -396,6 +420,27 @@ impl Checks {
                 self.compare("chip-id", hex::encode(hw_id), hex::encode(report.chip_id), holds);
             }
             None => self.add("chip-id", Outcome::NotChecked, "no chip id", "a VLEK belongs to no chip"),
+        }
+        self.product(report, &vek.certificate);
+    }
+
+    /// Milan and Genoa have one layout of the TCB, so `tcb` cannot tell them apart.
+    fn product(&mut self, report: &Report, vek: &Certificate) {
+        const NAME: &str = "product";
+        let issuer = vek.issuer_name();
+        let line = issuer.strip_prefix("SEV-VLEK-").or_else(|| issuer.strip_prefix("SEV-"));
+        let line = builtin::AMD.iter().map(|authority| authority.product).find(|product| line == Some(product));
+        match (line, report.cpuid) {
+            (Some(line), Some(cpuid)) => {
+                let found = cpuid.product_line();
+                let shown = format!("{}: {cpuid}", found.unwrap_or("no known product line"));
+                self.compare(NAME, format!("{line}, which {issuer} is for"), shown, found == Some(line));
+            }
+            (Some(line), None) => self.add(NAME, Outcome::NotChecked, line, "a report of version 2 names no processor"),
+            (None, _) => {
+                let why = format!("{issuer} is named after no product line");
+                self.add(NAME, Outcome::NotChecked, "a processor of the issuer's product line", why);
+            }
         }
     }
 

@@ -81,7 +81,12 @@ impl Evidence {
             ak: file("ak_public"),
             pcrs: Some(pcrs),
             td_quote: file("td_quote"),
-            chain: snp::Chain { ark: Vec::new(), ask: der(file("intermediate")), vek: der(file("vek")) },
+            chain: snp::Chain {
+                ark: Vec::new(),
+                ask: der(file("intermediate")),
+                vek: der(file("vek")),
+                ..snp::Chain::default()
+            },
             root: der(file("anchor")),
             at: expect["at"].as_str().map_or(0, seconds),
             options: Options {
