@@ -24,6 +24,7 @@ const TARGETS: &[Target] = &[
     ("evidence-certificate", belljar_evidence::snp::Certificate::fuzz),
     ("evidence-event-log", belljar_evidence::eventlog::Log::fuzz),
     ("evidence-hcl", belljar_evidence::azure::HclReport::fuzz),
+    ("evidence-id-block", belljar_evidence::snp::IdAuth::fuzz),
     ("evidence-intel-chain", belljar_evidence::dcap::Chain::fuzz),
     ("evidence-intel-crl", belljar_evidence::dcap::Crl::fuzz),
     ("evidence-kind", |data| drop(belljar_evidence::Kind::of(data))),

@@ -125,7 +125,8 @@ async fn ten_processes_fetch_one_certificate_once() {
     fake.on(amd::CHAIN, [Reply::Body(Vec::new(), amd.chain.clone())]);
     fake.on(&amd::path(&amd::item()), [Reply::Body(Vec::new(), amd.vcek(|_| ()))]);
     fake.on(amd::LIST, [Reply::Body(Vec::new(), amd.list(|_| ()))]);
-    let (report, anchor) = (desk.write("report.bin", &pki::report()), desk.write("ark.der", &amd.ark));
+    let (report, anchor) =
+        (desk.write("report.bin", &pki::Report::of(pki::Product::Milan).bytes()), desk.write("ark.der", &amd.ark));
     let base = fake.base();
     let args = ["fetch", &report, "--kds", &base, "--anchor", &anchor];
     let processes: Vec<_> =

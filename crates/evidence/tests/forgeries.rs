@@ -3,9 +3,8 @@
 
 use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, Verifier, verify};
 use belljar_evidence::{Decision, Outcome, Verdict};
-use belljar_testpki::amd::{CHIP, Cert, Keys, List, NOW, Padding, TCB, amd, extension};
+use belljar_testpki::amd::{CHIP, Cert, Keys, List, NOW, Padding, Product, Report, TCB, amd, extension, sign};
 use x509_cert::der::Encode;
-use x509_cert::der::asn1::Ia5String;
 use x509_cert::ext::pkix::KeyUsages;
 
 /// Evidence before it is signed.
@@ -31,10 +30,10 @@ impl<'a> Forge<'a> {
     fn new(keys: &'a Keys) -> Self {
         Self {
             keys,
-            report: belljar_testpki::amd::report(),
+            report: Report::of(Product::Milan).bytes(),
             ark: Cert::authority("ARK-Test", "ARK-Test", &keys.ark),
             ask: Cert::authority("SEV-Test", "ARK-Test", &keys.ask),
-            vek: Cert::vcek("SEV-Test", keys),
+            vek: Cert::vcek(Product::Milan, "SEV-Test", keys),
             list: None,
             after: |_, _| {},
             ark_signer: |keys| &keys.ark,
@@ -49,22 +48,15 @@ impl<'a> Forge<'a> {
     /// A VLEK in place of the VCEK.
     fn vlek(&mut self) {
         self.ask.subject = "SEV-VLEK-Test";
-        self.vek.issuer = "SEV-VLEK-Test";
-        self.vek.subject = "SEV-VLEK";
-        self.vek.remove("4");
-        self.vek.extensions.push(amd("5", Ia5String::new("CN=csp").unwrap().to_der().unwrap()));
+        self.vek = Cert::vlek(Product::Milan, "SEV-VLEK-Test", self.keys);
         self.report[0x48] = 1 << 2;
         self.report[0x1A0..0x1E0].fill(0);
     }
 
     /// Turin's layout of TCB and chip id.
     fn turin(&mut self) {
-        self.vek.remove("3.4");
-        self.vek.extensions.push(amd("3.9", 7_u8.to_der().unwrap()));
-        self.vek.replace("4", CHIP[..8].to_vec());
-        self.report[0x188] = 0x1A;
-        self.report[0x180..0x188].copy_from_slice(&[7, TCB[0], TCB[1], TCB[6], TCB[3], TCB[4], TCB[5], TCB[7]]);
-        self.report[0x1A8..0x1E0].fill(0);
+        self.vek = Cert::vcek(Product::Turin, "SEV-Test", self.keys);
+        self.report = Report::of(Product::Turin).bytes();
     }
 
     /// A revocation list that names another certificate than these. Its serial number is also the endorsement key's, which
@@ -90,7 +82,7 @@ impl<'a> Forge<'a> {
             crl: self.list.as_ref().map(|list| list.sign((self.list_signer)(self.keys))).unwrap_or_default(),
         };
         let anchors = if self.anchored { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
-        belljar_testpki::amd::sign(&mut self.report, &self.keys.vek);
+        sign(&mut self.report, &self.keys.vek);
         (self.after)(&mut self.report, &mut chain);
         let remembering = Verifier::new(anchors.clone());
         let verdict = verify(&self.report, &chain, &anchors, self.at);
@@ -284,7 +276,7 @@ const GENUINE: &[(&str, &[&str], Change)] = &[
 
 #[test]
 fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
-    let keys = Keys::new();
+    let keys = Keys::new(1);
     for (name, flags, change) in GENUINE {
         let mut forge = Forge::new(&keys);
         change(&mut forge);

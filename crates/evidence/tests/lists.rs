@@ -15,7 +15,7 @@ fn root(keys: &Keys, usages: impl Into<x509_cert::der::flagset::FlagSet<KeyUsage
 
 #[test]
 fn a_list_is_read_and_names_what_it_revokes() {
-    let keys = Keys::new();
+    let keys = Keys::new(1);
     let ark = root(&keys, KeyUsages::KeyCertSign | KeyUsages::CRLSign);
     let ask = Certificate::parse(&Cert::authority("SEV-Milan", "ARK-Milan", &keys.ask).sign(&keys.ark)).unwrap();
     let other = Certificate::parse(&Cert::authority("SEV-Milan", "ARK-Genoa", &keys.ask).sign(&keys.ark)).unwrap();
@@ -41,7 +41,7 @@ fn a_list_is_read_and_names_what_it_revokes() {
 
 #[test]
 fn only_an_authority_for_lists_signs_them() {
-    let keys = Keys::new();
+    let keys = Keys::new(1);
     let ark = root(&keys, KeyUsages::KeyCertSign | KeyUsages::CRLSign);
     let signed = |list: List, key| Crl::parse(&list.sign(key)).unwrap();
     assert!(signed(List::new("ARK-Milan"), &keys.ark).is_signed_by(&ark));
@@ -58,7 +58,7 @@ fn only_an_authority_for_lists_signs_them() {
 
 #[test]
 fn what_is_not_a_full_list_is_refused() {
-    let keys = Keys::new();
+    let keys = Keys::new(1);
     let good = List { serials: vec![1], ..List::new("ARK-Milan") };
     let parse = |list: &List| Crl::parse(&list.sign(&keys.ark)).map(|_| ());
     assert_eq!(parse(&good), Ok(()));

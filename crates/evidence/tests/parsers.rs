@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use belljar_evidence::snp::{
-    Anchors, CertError, CertKind, CertTable, CertTableError, Certificate, Chain, REPORT_LEN, Report, ReportError, Vek,
-    builtin, verify,
+    Anchors, CertError, CertKind, CertTable, CertTableError, Certificate, Chain, Crl, ID_AUTH_LEN, IdAuth, IdBlock,
+    REPORT_LEN, Report, ReportError, Vek, builtin, verify,
 };
+use belljar_testpki::amd::{self, Keys, Product};
 use proptest::prelude::*;
+use std::sync::LazyLock;
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::new(3));
 
 #[test]
 fn a_report_has_one_length_and_a_known_version() {
@@ -96,6 +100,22 @@ proptest! {
         Report::fuzz(&data);
         CertTable::fuzz(&data);
         Certificate::fuzz(&data);
+        Crl::fuzz(&data);
+        IdAuth::fuzz(&data);
+    }
+
+    #[test]
+    fn a_changed_id_block_never_panics_and_is_not_signed(index in any::<prop::sample::Index>(), byte in 1_u8..) {
+        let keys = &*KEYS;
+        let block = amd::IdBlock::of(&amd::Report::of(Product::Milan));
+        let mut both = [block.auth(&keys.id, Some(&keys.author)), block.bytes()].concat();
+        let index = index.index(both.len());
+        both[index] ^= byte;
+        IdAuth::fuzz(&both);
+        let (auth, block) = both.split_at(ID_AUTH_LEN);
+        if let (Ok(auth), Ok(block)) = (IdAuth::parse(auth), IdBlock::parse(block)) {
+            prop_assert!(!auth.signed(&block) || auth.author_signed() == Some(false), "byte {index}");
+        }
     }
 
     #[test]
@@ -107,7 +127,8 @@ proptest! {
         let mut data = data;
         data[..4].copy_from_slice(&[version, 0, 0, 0]);
         let authority = &builtin::AMD[1];
-        let chain = Chain { ark: authority.ark.to_vec(), ask: authority.ask.to_vec(), vek: authority.asvk.to_vec(), ..Chain::default() };
+        let [ark, ask, vek] = [authority.ark, authority.ask, authority.asvk].map(<[u8]>::to_vec);
+        let chain = Chain { ark, ask, vek, crl: data.clone() };
         prop_assert!(!verify(&data, &chain, &Anchors::amd(), at).is_valid());
         prop_assert!(!verify(&data, &Chain::default(), &Anchors::amd(), at).is_valid());
     }

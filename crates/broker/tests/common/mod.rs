@@ -4,7 +4,6 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use belljar_broker::{
@@ -16,6 +15,7 @@ use belljar_rcar::{
     snp::{CertEntry, CertType, SnpError, SnpEvidence},
 };
 use belljar_softtee::Keys;
+use belljar_testpki::amd;
 use std::{
     path::Path,
     sync::{
@@ -77,33 +77,17 @@ impl Chip {
 
     /// A report of the layout that the software TEE writes, changed by `edit` before it is signed.
     pub fn report(&self, report_data: [u8; 64], edit: &dyn Fn(&mut [u8; 1184])) -> [u8; 1184] {
-        let mut report = [0; 1184];
-        let tcb = [1, 1, 0, 0, 0, 0, 1, 1];
-        let bound = host_data(DOCUMENT);
-        let fields: [(usize, &[u8]); 13] = [
-            (0x00, &3_u32.to_le_bytes()),
-            (0x08, &0x3_0000_u64.to_le_bytes()),
-            (0x34, &1_u32.to_le_bytes()),
-            (0x38, &tcb),
-            (0x50, &report_data),
-            (0x90, &MEASUREMENT),
-            (0xc0, &bound),
-            (0x160, &[0xff; 32]),
-            (0x180, &tcb),
-            (0x188, &[0x19, 1, 1]),
-            (0x1a0, self.keys.chip_id()),
-            (0x1e0, &tcb),
-            (0x1f0, &tcb),
-        ];
-        for (offset, bytes) in fields {
-            report[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let mut report = amd::Report {
+            report_data,
+            measurement: MEASUREMENT,
+            host_data: host_data(DOCUMENT),
+            tcb: [1, 1, 0, 0, 0, 0, 1, 1],
+            chip_id: *self.keys.chip_id(),
+            ..amd::Report::of(amd::Product::Milan)
         }
+        .bytes();
         edit(&mut report);
-        let signature = self.signer.sign(&SystemRandom::new(), &report[..0x2a0]).unwrap();
-        for (half, offset) in signature.as_ref().chunks(48).zip([0x2a0, 0x2e8]) {
-            let little: Vec<u8> = half.iter().rev().copied().collect();
-            report[offset..offset + 48].copy_from_slice(&little);
-        }
+        amd::sign(&mut report, &self.signer);
         report
     }
 

@@ -5,7 +5,7 @@ use belljar_evidence::pem;
 
 use x509_cert::ext::pkix::KeyUsages;
 
-use crate::pki::{CHIP, Cert, Keys, List, NOW, TCB};
+use crate::pki::{self, CHIP, Cert, Keys, List, NOW, TCB};
 
 /// A root, an authority, and what they sign.
 pub struct Amd {
@@ -22,7 +22,7 @@ impl Amd {
 
     /// With certificates that are valid at another time.
     pub fn at(now: u64) -> Self {
-        let keys = Keys::new();
+        let keys = Keys::new(1);
         let authority = |name, key| {
             let mut cert = Cert::authority(name, "ARK-Milan", key);
             (cert.from, cert.to) = (now - 1000, now + 1000);
@@ -36,7 +36,7 @@ impl Amd {
 
     /// The certificate of the chip, after `change`.
     pub fn vcek(&self, change: impl FnOnce(&mut Cert)) -> Vec<u8> {
-        let mut cert = Cert::vcek("SEV-Milan", &self.keys);
+        let mut cert = Cert::vcek(pki::Product::Milan, "SEV-Milan", &self.keys);
         (cert.from, cert.to) = (self.now - 500, self.now + 500);
         change(&mut cert);
         cert.sign(&self.keys.ask)
@@ -52,7 +52,7 @@ impl Amd {
 
     /// The same, signed by another key than the authority's.
     pub fn forged(&self) -> Vec<u8> {
-        Cert::vcek("SEV-Milan", &self.keys).sign(&self.keys.ark)
+        Cert::vcek(pki::Product::Milan, "SEV-Milan", &self.keys).sign(&self.keys.ark)
     }
 }
 

@@ -6,12 +6,14 @@
 //! | [`Tcb`] | the same, TCB_VERSION, in the layout of Milan and Genoa and in the layout of Turin |
 //! | [`Vek`] | Versioned Chip Endorsement Key Certificate and KDS Interface Specification (AMD 57230) |
 //! | [`Crl`] | the same: the revocation list of a product line |
+//! | [`IdBlock`], [`IdAuth`] | AMD 56860, SNP_LAUNCH_FINISH |
 //! | [`CertTable`] | SEV-ES Guest-Hypervisor Communication Block Standardization (AMD 56421), SNP Extended Guest Request |
 
 mod anchors;
 mod cert;
 mod cert_table;
 mod crl;
+mod id_block;
 mod report;
 mod verify;
 
@@ -19,6 +21,7 @@ pub use anchors::{Anchors, Root, builtin};
 pub use cert::{CertError, Certificate, Vek, VekKind};
 pub use cert_table::{CertKind, CertTable, CertTableError};
 pub use crl::Crl;
+pub use id_block::{ID_AUTH_LEN, ID_BLOCK_LEN, IdAuth, IdBlock, IdBlockError, check_id_block};
 pub use report::{
     Cpuid, FirmwareVersion, Layout, Policy, REPORT_LEN, Report, ReportError, SIGNED_LEN, SigningKey, Tcb,
 };

@@ -388,15 +388,8 @@ impl Report {
     pub fn signature(&self) -> Option<[u8; 96]> {
         let mut signature = [0; 96];
         let (r, s) = signature.split_at_mut(48);
-        for (number, offset) in [(r, 0x2A0), (s, 0x2E8)] {
-            let field: [u8; 72] = at(&self.raw, offset);
-            let (low, high) = field.split_at(48);
-            if high.iter().any(|&byte| byte != 0) {
-                return None;
-            }
-            number.copy_from_slice(low);
-            number.reverse();
-        }
+        r.copy_from_slice(&number(&at(&self.raw, 0x2A0))?);
+        s.copy_from_slice(&number(&at(&self.raw, 0x2E8))?);
         Some(signature)
     }
 
@@ -474,6 +467,14 @@ fn at<const N: usize>(raw: &[u8; REPORT_LEN], offset: usize) -> [u8; N] {
         field.copy_from_slice(bytes);
     }
     field
+}
+
+/// A number of 72 bytes, least significant first, as 48 bytes, most significant first; `None` when it does not fit.
+pub(super) fn number(field: &[u8; 72]) -> Option<[u8; 48]> {
+    let (low, high) = field.split_first_chunk::<48>()?;
+    let mut number = *low;
+    number.reverse();
+    high.iter().all(|&byte| byte == 0).then_some(number)
 }
 
 fn first_nonzero(raw: &[u8; REPORT_LEN], from: usize, to: usize) -> Option<usize> {

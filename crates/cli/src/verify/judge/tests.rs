@@ -1,9 +1,9 @@
 //! Evidence that is signed by a good key and says something else than it should.
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use belljar_rcar::snp::CertEntry;
 use belljar_softtee::Keys;
+use belljar_testpki::amd;
 
 use super::*;
 
@@ -33,33 +33,17 @@ impl Chip {
 
     /// What a pod with `initdata` answers; `edit` changes the report before it is signed.
     fn reply(&self, initdata: &str, edit: &dyn Fn(&mut [u8; 1184])) -> EvidenceReply {
-        let mut report = [0; 1184];
-        let tcb = [1, 1, 0, 0, 0, 0, 1, 1];
-        let host_data = digest(initdata.as_bytes()).unwrap().host_data();
-        let fields: [(usize, &[u8]); 13] = [
-            (0x00, &[3]),
-            (0x08, &[0, 0, 3]),
-            (0x34, &[1]),
-            (0x38, &tcb),
-            (0x50, &report_data(NONCE, SPKI)),
-            (0x90, &self.measurement),
-            (0xc0, &host_data),
-            (0x160, &[0xff; 32]),
-            (0x180, &tcb),
-            (0x188, &[0x19, 1, 1]),
-            (0x1a0, self.keys.chip_id()),
-            (0x1e0, &tcb),
-            (0x1f0, &tcb),
-        ];
-        for (offset, bytes) in fields {
-            report[offset..offset + bytes.len()].copy_from_slice(bytes);
+        let mut report = amd::Report {
+            report_data: report_data(NONCE, SPKI),
+            measurement: self.measurement,
+            host_data: digest(initdata.as_bytes()).unwrap().host_data(),
+            tcb: [1, 1, 0, 0, 0, 0, 1, 1],
+            chip_id: *self.keys.chip_id(),
+            ..amd::Report::of(amd::Product::Milan)
         }
+        .bytes();
         edit(&mut report);
-        let signature = self.signer.sign(&SystemRandom::new(), &report[..0x2a0]).unwrap();
-        for (half, offset) in signature.as_ref().chunks(48).zip([0x2a0, 0x2e8]) {
-            let little: Vec<u8> = half.iter().rev().copied().collect();
-            report[offset..offset + 48].copy_from_slice(&little);
-        }
+        amd::sign(&mut report, &self.signer);
         let chain = self.keys.chain();
         let chain = [(CertType::VCEK, chain.vek), (CertType::ASK, chain.ask), (CertType::ARK, chain.ark)]
             .map(|(cert_type, data)| CertEntry { cert_type, data });

@@ -1,16 +1,10 @@
-//! Certificates and reports in AMD's shape, signed by keys that are public, with a knob for each thing that a
-//! verifier must look at.
-#![allow(missing_docs, reason = "fields are named as in the certificates")]
+//! Certificates (AMD 57230).
 
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
-use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
-};
-use belljar_evidence::snp::{REPORT_LEN, SIGNED_LEN};
-use x509_cert::crl::{CertificateList, RevokedCert, TbsCertList};
+use aws_lc_rs::signature::{KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding};
 use x509_cert::der::asn1::{Any, BitString, Ia5String, ObjectIdentifier, OctetString, UtcTime};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::Extension;
@@ -21,40 +15,7 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::{Time, Validity};
 use x509_cert::{Certificate, TbsCertificate, Version};
 
-pub use crate::NOW;
-
-/// TCB of the VEK and of reports, in Milan's layout.
-pub const TCB: [u8; 8] = [4, 1, 0, 0, 0, 0, 24, 219];
-/// Chip of the VCEK and of reports.
-pub const CHIP: [u8; 64] = [0xC4; 64];
-
-/// Keys that AMD would hold.
-#[derive(Debug)]
-pub struct Keys {
-    pub ark: RsaKeyPair,
-    pub ask: RsaKeyPair,
-    pub small: RsaKeyPair,
-    pub vek: EcdsaKeyPair,
-}
-
-impl Keys {
-    /// The keys of every run.
-    pub fn new() -> Self {
-        let rsa = |pkcs8: &[u8]| RsaKeyPair::from_pkcs8(pkcs8).unwrap();
-        Self {
-            ark: rsa(include_bytes!("../data/ark.pk8")),
-            ask: rsa(include_bytes!("../data/ask.pk8")),
-            small: rsa(include_bytes!("../data/small.pk8")),
-            vek: EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, include_bytes!("../data/vek.pk8")).unwrap(),
-        }
-    }
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+use super::{Keys, NOW, Product};
 
 /// How a certificate is signed.
 #[derive(Clone, Copy, Debug)]
@@ -72,14 +33,21 @@ pub enum Padding {
 /// A certificate to be made.
 #[derive(Clone, Debug)]
 pub struct Cert {
+    /// Common name of the subject.
     pub subject: &'static str,
+    /// Common name of the issuer.
     pub issuer: &'static str,
     /// Serial number, of one byte.
     pub serial: u8,
+    /// The public key.
     pub key: SubjectPublicKeyInfoOwned,
+    /// All extensions.
     pub extensions: Vec<Extension>,
+    /// First second of validity, in seconds since 1970.
     pub from: u64,
+    /// Last second of validity, in seconds since 1970.
     pub to: u64,
+    /// How it is signed.
     pub padding: Padding,
 }
 
@@ -115,15 +83,16 @@ impl Cert {
         ];
     }
 
-    /// A VCEK of Milan's layout.
-    pub fn vcek(issuer: &'static str, keys: &Keys) -> Self {
-        let [bl, tee, spl_4, spl_5, spl_6, spl_7, snp, ucode] = TCB;
+    /// A VCEK in the line's layout.
+    pub fn vcek(product: Product, issuer: &'static str, keys: &Keys) -> Self {
         let mut extensions = vec![
             amd("1", 0_u8.to_der().unwrap()),
-            amd("2", Ia5String::new("Milan-B0").unwrap().to_der().unwrap()),
-            amd("4", CHIP.to_vec()),
+            amd("2", Ia5String::new(product.name()).unwrap().to_der().unwrap()),
+            amd("4", product.hw_id().to_vec()),
         ];
-        for (number, level) in (1..).zip([bl, tee, snp, spl_4, spl_5, spl_6, spl_7, ucode]) {
+        // In the order of the TCB's bytes: boot loader is 1, TEE 2, SNP 3, microcode 8, FMC 9.
+        let numbers = if product == Product::Turin { [9, 1, 2, 3, 5, 6, 7, 8] } else { [1, 2, 4, 5, 6, 7, 3, 8] };
+        for (number, level) in numbers.into_iter().zip(product.tcb()) {
             extensions.push(amd(&format!("3.{number}"), level.to_der().unwrap()));
         }
         Self {
@@ -142,6 +111,14 @@ impl Cert {
             to: NOW + 500,
             padding: Padding::Short,
         }
+    }
+
+    /// A VLEK in the line's layout.
+    pub fn vlek(product: Product, issuer: &'static str, keys: &Keys) -> Self {
+        let mut cert = Self { subject: "SEV-VLEK", ..Self::vcek(product, issuer, keys) };
+        cert.remove("4");
+        cert.extensions.push(amd("5", Ia5String::new("CN=csp").unwrap().to_der().unwrap()));
+        cert
     }
 
     /// Takes out the extension below AMD's arc.
@@ -178,63 +155,8 @@ impl Cert {
     }
 }
 
-/// A revocation list to be made.
-#[derive(Clone, Debug)]
-pub struct List {
-    pub issuer: &'static str,
-    pub from: u64,
-    pub to: Option<u64>,
-    /// Serial numbers of one byte; those of certificates above are 1 where a test does not change them.
-    pub serials: Vec<u8>,
-    pub extensions: Vec<Extension>,
-    /// Extensions of each entry.
-    pub entry_extensions: Vec<Extension>,
-    pub padding: Padding,
-}
-
-impl List {
-    /// Of a root, naming nothing.
-    pub fn new(issuer: &'static str) -> Self {
-        Self {
-            issuer,
-            from: NOW - 500,
-            to: Some(NOW + 500),
-            serials: Vec::new(),
-            extensions: Vec::new(),
-            entry_extensions: Vec::new(),
-            padding: Padding::Long,
-        }
-    }
-
-    /// Signs it.
-    pub fn sign(&self, key: &RsaKeyPair) -> Vec<u8> {
-        let some = |extensions: &Vec<Extension>| (!extensions.is_empty()).then(|| extensions.clone());
-        let revoked: Vec<RevokedCert> = self
-            .serials
-            .iter()
-            .map(|serial| RevokedCert {
-                serial_number: SerialNumber::new(&[*serial]).unwrap(),
-                revocation_date: time(self.from),
-                crl_entry_extensions: some(&self.entry_extensions),
-            })
-            .collect();
-        let algorithm = self.padding.algorithm();
-        let tbs_cert_list = TbsCertList {
-            version: Version::V2,
-            signature: algorithm.clone(),
-            issuer: name(self.issuer),
-            this_update: time(self.from),
-            next_update: self.to.map(time),
-            revoked_certificates: (!revoked.is_empty()).then_some(revoked),
-            crl_extensions: some(&self.extensions),
-        };
-        let signature = self.padding.sign(key, &tbs_cert_list.to_der().unwrap());
-        CertificateList { tbs_cert_list, signature_algorithm: algorithm, signature }.to_der().unwrap()
-    }
-}
-
 impl Padding {
-    fn algorithm(self) -> AlgorithmIdentifierOwned {
+    pub(super) fn algorithm(self) -> AlgorithmIdentifierOwned {
         let parameters = match self {
             Self::Short | Self::Lie => pss(2, &[]),
             Self::Long => pss(2, &[0xA3, 0x03, 0x02, 0x01, 0x01]),
@@ -246,7 +168,7 @@ impl Padding {
         }
     }
 
-    fn sign(self, key: &RsaKeyPair, bytes: &[u8]) -> BitString {
+    pub(super) fn sign(self, key: &RsaKeyPair, bytes: &[u8]) -> BitString {
         let encoding: &dyn RsaEncoding = match self {
             Self::Short | Self::Long => &RSA_PSS_SHA384,
             Self::Sha256 | Self::Lie => &RSA_PSS_SHA256,
@@ -257,33 +179,12 @@ impl Padding {
     }
 }
 
-fn name(common_name: &str) -> Name {
+pub(super) fn name(common_name: &str) -> Name {
     format!("CN={common_name},O=Test").parse().unwrap()
 }
 
-fn time(seconds: u64) -> Time {
+pub(super) fn time(seconds: u64) -> Time {
     Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(seconds)).unwrap())
-}
-
-/// A report of version 3 of the chip, unsigned.
-pub fn report() -> [u8; REPORT_LEN] {
-    let mut report = [0; REPORT_LEN];
-    report[0x00] = 3;
-    report[0x0A] = 3;
-    report[0x34] = 1;
-    report[0x180..0x188].copy_from_slice(&TCB);
-    report[0x188..0x18B].copy_from_slice(&[0x19, 0x01, 0x01]);
-    report[0x1A0..0x1E0].copy_from_slice(&CHIP);
-    report
-}
-
-/// Signs a report as firmware does.
-pub fn sign(report: &mut [u8; REPORT_LEN], key: &EcdsaKeyPair) {
-    let signature = key.sign(&SystemRandom::new(), &report[..SIGNED_LEN]).unwrap();
-    for (half, offset) in signature.as_ref().chunks_exact(48).zip([SIGNED_LEN, SIGNED_LEN + 72]) {
-        report[offset..offset + 48].copy_from_slice(half);
-        report[offset..offset + 48].reverse();
-    }
 }
 
 /// An extension below AMD's arc.
@@ -291,6 +192,7 @@ pub fn amd(below: &str, value: Vec<u8>) -> Extension {
     extension(&format!("1.3.6.1.4.1.3704.1.{below}"), false, value)
 }
 
+/// An extension.
 pub fn extension(oid: &str, critical: bool, value: Vec<u8>) -> Extension {
     Extension { extn_id: oid.parse().unwrap(), critical, extn_value: OctetString::new(value).unwrap() }
 }
