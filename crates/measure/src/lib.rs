@@ -22,7 +22,7 @@ pub mod tdx;
 
 pub use file::{FileError, digest_file, digest_reader};
 pub use ovmf::fuzz as fuzz_ovmf;
-pub use snp::{SnpDigests, SnpError, SnpLaunch, VcpuType, snp, snp_from_digests};
+pub use snp::{SnpDigests, SnpError, SnpLaunch, VcpuType, Vmm, snp, snp_from_digests};
 pub use software::{SoftwareDigests, SoftwareError, SoftwareLaunch, software, software_from_digests};
 
 /// Most vCPUs that a launch may have.

@@ -55,6 +55,12 @@ pub enum SnpError {
         /// The name.
         found: String,
     },
+    /// A hypervisor whose launches are not known.
+    #[error("hypervisor {found:?} is not known: use qemu or ec2")]
+    Vmm {
+        /// The name.
+        found: String,
+    },
     /// Guest features without the bit that every SNP guest has.
     #[error("guest features {found:#x} lack bit 0 (SNP active): set it")]
     GuestFeatures {
@@ -93,6 +99,47 @@ fn named(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default()
 }
 
+/// Which hypervisor launches the guest: each sets the vCPUs' first state in its own way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vmm {
+    /// QEMU.
+    #[default]
+    Qemu,
+    /// Amazon EC2; the CPUID page is added last.
+    Ec2,
+}
+
+impl Vmm {
+    /// The state as the hypervisor sets it: EC2 leaves RDX (at 0x310 of the save area, AMD APM volume 2, table B-4) at its
+    /// value after a reset, 0x600. `sev` writes zero there; sev-snp-measure, where Amazon's parameters come from, does not.
+    fn adjusted(self, state: &[u8]) -> Vec<u8> {
+        let mut state = state.to_vec();
+        if self == Self::Ec2 {
+            state.iter_mut().skip(0x310).zip(0x600_u64.to_le_bytes()).for_each(|(to, from)| *to = from);
+        }
+        state
+    }
+
+    fn state(self) -> VMMType {
+        match self {
+            Self::Qemu => VMMType::QEMU,
+            Self::Ec2 => VMMType::EC2,
+        }
+    }
+}
+
+impl std::str::FromStr for Vmm {
+    type Err = SnpError;
+
+    fn from_str(name: &str) -> Result<Self, SnpError> {
+        match name.to_ascii_lowercase().as_str() {
+            "qemu" => Ok(Self::Qemu),
+            "ec2" => Ok(Self::Ec2),
+            _ => Err(SnpError::Vmm { found: name.to_owned() }),
+        }
+    }
+}
+
 /// What a SNP guest launches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnpLaunch {
@@ -110,6 +157,8 @@ pub struct SnpLaunch {
     pub vcpu_type: VcpuType,
     /// SEV features of the guest; 1 unless the host's kernel adds some.
     pub guest_features: u64,
+    /// The hypervisor.
+    pub vmm: Vmm,
 }
 
 impl SnpLaunch {
@@ -123,6 +172,7 @@ impl SnpLaunch {
             vcpus,
             vcpu_type: VcpuType::default(),
             guest_features: SNP_ACTIVE,
+            vmm: Vmm::default(),
         }
     }
 }
@@ -144,9 +194,11 @@ pub struct SnpDigests<'a> {
     pub vcpu_type: VcpuType,
     /// SEV features of the guest.
     pub guest_features: u64,
+    /// The hypervisor.
+    pub vmm: Vmm,
 }
 
-/// The launch digest of a SNP guest under QEMU. Reads all three files; kernel and initrd are streamed.
+/// The launch digest of a SNP guest. Reads all three files; kernel and initrd are streamed.
 ///
 /// # Errors
 /// Any [`SnpError`].
@@ -160,6 +212,7 @@ pub fn snp(launch: &SnpLaunch) -> Result<[u8; 48], SnpError> {
         vcpus: launch.vcpus,
         vcpu_type: launch.vcpu_type,
         guest_features: launch.guest_features,
+        vmm: launch.vmm,
     };
     snp_from_digests(&digests).map_err(|error| match error {
         SnpError::Firmware { reason, .. } => SnpError::Firmware { path: Some(launch.ovmf.clone()), reason },
@@ -197,20 +250,27 @@ pub fn snp_from_digests(launch: &SnpDigests<'_>) -> Result<[u8; 48], SnpError> {
         match section.kind {
             Kind::Zero => gctx.zero_pages(section.gpa, section.size),
             Kind::Secrets => gctx.secrets_page(section.gpa),
+            Kind::Cpuid if launch.vmm == Vmm::Ec2 => {}
             Kind::Cpuid => gctx.cpuid_page(section.gpa),
             Kind::Hashes => gctx.normal_pages(section.gpa, &hashes),
         }
     }
+    if launch.vmm == Vmm::Ec2 {
+        for section in ovmf.sections.iter().filter(|section| section.kind == Kind::Cpuid) {
+            gctx.cpuid_page(section.gpa);
+        }
+    }
     let vcpus = Some(u64::from(launch.vcpus));
-    let vmsa = VMSA::new(ovmf.reset_eip.into(), launch.vcpu_type.0, VMMType::QEMU, vcpus, guest_features);
+    let vmsa = VMSA::new(ovmf.reset_eip.into(), launch.vcpu_type.0, launch.vmm.state(), vcpus, guest_features);
     // Two different states at most: that of the first vCPU, and that of all others.
     let states = vmsa.pages(2).map_err(|error| SnpError::Vmsa(error.to_string()))?;
     let [first, other] = states.as_slice() else {
         return Err(firmware("its SEV-ES reset block is zero"));
     };
-    gctx.vmsa_page(first);
+    let (first, other) = (launch.vmm.adjusted(first), launch.vmm.adjusted(other));
+    gctx.vmsa_page(&first);
     for _ in 1..launch.vcpus {
-        gctx.vmsa_page(other);
+        gctx.vmsa_page(&other);
     }
     Ok(gctx.finish())
 }
@@ -230,10 +290,13 @@ mod tests {
         };
         let ovmf = file("ovmf", &crate::ovmf::tests::image());
         let (kernel, initrd) = (file("kernel", b"a kernel"), file("initrd", b"an initrd"));
-        for (vcpus, vcpu_type, guest_features) in [(1, "EPYC-v4", 1), (3, "EPYC-Milan", 0x21), (64, "EPYC-Turin", 1)] {
+        let launches =
+            [(1, "EPYC-v4", 1, Vmm::Qemu), (3, "EPYC-Milan", 0x21, Vmm::Qemu), (64, "EPYC-Turin", 1, Vmm::Qemu)];
+        for (vcpus, vcpu_type, guest_features, vmm) in launches {
             let launch = SnpLaunch {
                 vcpu_type: vcpu_type.parse().unwrap(),
                 guest_features,
+                vmm,
                 ..SnpLaunch::new(&ovmf, &kernel, &initrd, "console=hvc0", vcpus)
             };
             let theirs = sev::measurement::snp::snp_calc_launch_digest(sev::measurement::snp::SnpMeasurementArgs {
@@ -245,7 +308,7 @@ mod tests {
                 initrd_file: Some(initrd.clone()),
                 append: Some("console=hvc0"),
                 ovmf_hash_str: None,
-                vmm_type: None,
+                vmm_type: Some(vmm.state()),
             });
             assert_eq!(hex::encode(snp(&launch).unwrap()), theirs.unwrap().get_hex_ld());
         }

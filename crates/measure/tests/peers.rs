@@ -21,9 +21,10 @@ struct Case {
     vcpus: u32,
     vcpu_type: &'static str,
     guest_features: u64,
+    vmm: &'static str,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case { name: "one_vcpu", ..BASE },
     Case { name: "eight_vcpus", vcpus: 8, ..BASE },
     Case { name: "milan", vcpus: 2, vcpu_type: "EPYC-Milan", ..BASE },
@@ -32,6 +33,7 @@ const CASES: [Case; 8] = [
     Case { name: "empty_cmdline", cmdline: "", ..BASE },
     Case { name: "odd_lengths", kernel: 4097, initrd: 1, ..BASE },
     Case { name: "empty_initrd", initrd: 0, ..BASE },
+    Case { name: "ec2", vcpus: 3, vmm: "ec2", ..BASE },
 ];
 
 const BASE: Case = Case {
@@ -42,6 +44,7 @@ const BASE: Case = Case {
     vcpus: 1,
     vcpu_type: "EPYC-v4",
     guest_features: 1,
+    vmm: "qemu",
 };
 
 fn main() {
@@ -56,6 +59,13 @@ fn main() {
         let run = move || compare(case, &tools.map_err(Failed::from)?);
         Trial::test(format!("sev_snp_measure::{}", case.name), run).with_ignored_flag(ignored)
     });
+    let random = {
+        let tools = tools.clone();
+        let ignored = tools.is_err();
+        let run = move || random_parameters(&tools.map_err(Failed::from)?);
+        Trial::test("sev_snp_measure::random_parameters", run).with_ignored_flag(ignored)
+    };
+    let trials = trials.chain([random]);
     let firmware_only = firmware(&cache);
     let ignored = firmware_only.is_err();
     let refusals =
@@ -71,6 +81,7 @@ fn compare(case: &Case, (ovmf, python): &(PathBuf, PathBuf)) -> Result<(), Faile
     let output = Command::new(python)
         .args(["-m", "sevsnpmeasure.cli", "--mode", "snp", "--output-format", "hex", "--vcpu-type", case.vcpu_type])
         .args(["--vcpus", &case.vcpus.to_string(), "--append", case.cmdline])
+        .args(["--vmm-type", if case.vmm == "qemu" { "QEMU" } else { case.vmm }])
         .args(["--guest-features", &format!("{:#x}", case.guest_features)])
         .arg("--ovmf")
         .arg(ovmf)
@@ -88,6 +99,35 @@ fn compare(case: &Case, (ovmf, python): &(PathBuf, PathBuf)) -> Result<(), Faile
     let changed = SnpLaunch { cmdline: format!("{}x", case.cmdline), ..launch };
     if hex::encode(snp(&changed)?) == ours {
         return Err("another command line has the same digest".into());
+    }
+    Ok(())
+}
+
+/// Sixteen launches from a seed: sizes, command lines, vCPUs, their types, features and hypervisors.
+fn random_parameters(tools: &(PathBuf, PathBuf)) -> Result<(), Failed> {
+    let mut state = 20_261_126_u64;
+    let mut next = |below: usize| {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    for _ in 0..16 {
+        let case = Case {
+            name: "random",
+            kernel: next(100_000) + 1,
+            initrd: next(100_000),
+            cmdline: ["", "quiet", "console=ttyS0 root=/dev/vda1 ro", "a=\"b c\" ä"][next(4)],
+            vcpus: u32::try_from(next(32)).unwrap() + 1,
+            vcpu_type: ["EPYC", "EPYC-v4", "EPYC-Rome", "EPYC-Milan-v2", "EPYC-Genoa"][next(5)],
+            guest_features: [0x1, 0x5, 0x21, 0x15][next(4)],
+            vmm: ["qemu", "ec2"][next(2)],
+        };
+        compare(&case, tools).map_err(|error| {
+            let text = format!("{} vcpus of {} under {}: {error:?}", case.vcpus, case.vcpu_type, case.vmm);
+            Failed::from(text)
+        })?;
     }
     Ok(())
 }
@@ -127,6 +167,7 @@ fn launch(case: &Case, ovmf: &Path, folder: &Path) -> SnpLaunch {
     SnpLaunch {
         vcpu_type: case.vcpu_type.parse().unwrap(),
         guest_features: case.guest_features,
+        vmm: case.vmm.parse().unwrap(),
         ..SnpLaunch::new(ovmf, &kernel, &initrd, case.cmdline, case.vcpus)
     }
 }

@@ -44,6 +44,9 @@ pub enum Measure {
         /// SEV features of the guest
         #[arg(long, default_value_t = 1)]
         guest_features: u64,
+        /// Hypervisor: qemu or ec2
+        #[arg(long, default_value = "qemu")]
+        vmm_type: String,
     },
     /// The launch digest of a software TEE guest
     #[command(
@@ -118,9 +121,10 @@ impl Measure {
     /// Carries the verb out.
     pub fn execute(self, paths: &Paths, format: Format) -> Result<i32, Failure> {
         match self {
-            Self::Snp { ovmf, kernel, initrd, append, vcpus, vcpu_type, guest_features } => {
+            Self::Snp { ovmf, kernel, initrd, append, vcpus, vcpu_type, guest_features, vmm_type } => {
                 let vcpu_type = vcpu_type.parse().map_err(Failure::usage)?;
-                let launch = SnpLaunch { ovmf, kernel, initrd, cmdline: append, vcpus, vcpu_type, guest_features };
+                let vmm = vmm_type.parse().map_err(Failure::usage)?;
+                let launch = SnpLaunch { ovmf, kernel, initrd, cmdline: append, vcpus, vcpu_type, guest_features, vmm };
                 one("snp", vcpus, belljar_measure::snp(&launch).map_err(Failure::undecided)?, format)
             }
             Self::Software { firmware, kernel, initrd, append, vcpus } => {

@@ -162,10 +162,12 @@ impl PublicKey {
         Ok((key, name, attributes))
     }
 
-    /// SHA-256 over the key alone (modulus and exponent, or point): what a list of trusted keys holds.
+    /// SHA-256 over the key alone: length of the modulus (8 bytes, most significant first), modulus and exponent, or the
+    /// point. It is what a list of trusted keys holds.
     pub fn fingerprint(&self) -> [u8; 32] {
         let digest = match self {
-            Self::Rsa { modulus, exponent } => Hash::Sha256.digest(&[modulus, exponent]),
+            // The length keeps a longer modulus with a shorter exponent apart from this one.
+            Self::Rsa { modulus, exponent } => Hash::Sha256.digest(&[&modulus.len().to_be_bytes(), modulus, exponent]),
             Self::Ec { point, .. } => Hash::Sha256.digest(&[point]),
         };
         let mut fingerprint = [0; 32];

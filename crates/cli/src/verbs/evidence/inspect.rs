@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::evidence::file;
 use crate::evidence::input::{Evidence, TpmQuote};
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::output::{Format, json as print_json, table};
 
 /// Decodes a file.
@@ -167,8 +167,9 @@ fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
         Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
             items.iter().enumerate().for_each(|(at, item)| flatten(&below(&at.to_string()), item, rows));
         }
-        Value::String(text) => rows.push(vec![name.to_owned(), text.clone()]),
+        // Names and texts are the evidence's: nothing in them may steer a terminal.
+        Value::String(text) => rows.push(vec![one_line(name), one_line(text)]),
         Value::Null => {}
-        other => rows.push(vec![name.to_owned(), other.to_string()]),
+        other => rows.push(vec![one_line(name), other.to_string()]),
     }
 }
