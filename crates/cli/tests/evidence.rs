@@ -24,11 +24,12 @@ fn main() {
                 let (folder, entries) = (Arc::clone(&folder), entries.clone());
                 Trial::test(format!("vectors::{kind}"), move || all_of_kind(&folder, &entries, kind))
             });
-            let uses: [(&str, Use); 4] = [
+            let uses: [(&str, Use); 5] = [
                 ("uses::quote_and_collateral", quote_and_collateral),
                 ("uses::policy", policy),
                 ("uses::json_wrappers", json_wrappers),
                 ("uses::no_evidence", no_evidence),
+                ("uses::measured_registers", measured_registers),
             ];
             let uses = uses.map(|(name, run)| {
                 let folder = Arc::clone(&folder);
@@ -193,4 +194,22 @@ fn no_evidence(_: &Path) -> Result<(), Failed> {
     check("refused", code == 1 && answer["first_failure"] == "parse" && answer["kind"].is_null(), &answer)?;
     let (code, answer) = belljar(&["evidence", "verify", "/nonexistent/quote.bin"]);
     check("no file", code == 2, &answer)
+}
+
+/// What `measure tpm` says of a log is what its replay gives, and what `evidence inspect` shows.
+fn measured_registers(folder: &Path) -> Result<(), Failed> {
+    let log = folder.join("tdx/tdx-v4-gcp-ccel/ccel_data.bin");
+    let (code, answer) = belljar(&["measure", "tpm", "--event-log", log.to_str().unwrap()]);
+    let (_, shown) = belljar(&["evidence", "inspect", log.to_str().unwrap()]);
+    let same = (1..=3).all(|register: u8| {
+        let measured = &answer["sha384"][format!("pcr{register:02}")];
+        measured.is_string() && *measured == shown["event_log"]["replay"]["sha384"][register.to_string()]
+    });
+    check("the registers of a log", code == 0 && same, &answer)?;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "version = \"0.1.0\"\n").unwrap();
+    let (code, answer) = belljar(&["measure", "tpm", "--initdata", file.path().to_str().unwrap()]);
+    // sha256(32 zeros, sha256(document)), computed in Python.
+    let expected = "42480968caf52ec551389430d759357e888b9feaf08fe88dafb5a932033b16ab";
+    check("register 8 of initdata", code == 0 && answer["sha256"]["pcr08"] == expected, &answer)
 }

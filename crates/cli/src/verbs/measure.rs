@@ -1,6 +1,10 @@
-//! `belljar measure snp|software|tdx|sgx|pod`: predicted launch measurements.
+//! `belljar measure snp|software|tdx|sgx|tpm|pod`: predicted launch measurements.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use belljar_evidence::eventlog;
+use belljar_evidence::tpm::Hash;
 
 use belljar_guest_image::GuestImage;
 use belljar_launch::PredictionError;
@@ -10,6 +14,7 @@ use belljar_vmm::machine::SHAPES;
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::evidence::file;
 use crate::failure::Failure;
 use crate::output::{Format, json, table};
 use crate::paths::Paths;
@@ -79,6 +84,18 @@ pub enum Measure {
         #[arg(long)]
         section_by_section: bool,
     },
+    /// Values of a TPM's registers: those that an event log leads to, and register 8 as Confidential Containers extend it
+    #[command(
+        after_help = "Example: belljar measure tpm --event-log /sys/kernel/security/tpm0/binary_bios_measurements"
+    )]
+    Tpm {
+        /// TCG2 event log of a boot that is trusted, e.g. the first one of a golden machine
+        #[arg(long, required_unless_present = "initdata")]
+        event_log: Option<PathBuf>,
+        /// Initdata document: register 8 of the SHA-256 bank is zeros, extended once by its SHA-256
+        #[arg(long)]
+        initdata: Option<PathBuf>,
+    },
     /// What an SGX enclave will report: out of its signature (.sig, a signed .so) or its records (.sgxs)
     #[command(
         after_help = "Example: belljar measure sgx enclave.signed.so --format json\nExit code 1: the signature structure does not verify; EINIT would refuse it."
@@ -140,6 +157,7 @@ impl Measure {
                 }
                 Ok(0)
             }
+            Self::Tpm { event_log, initdata } => tpm(event_log.as_deref(), initdata.as_deref(), format),
             Self::Sgx { file } => sgx(&file, format),
             Self::Pod { image, debug } => {
                 let image = guest::open(&image.unwrap_or_else(|| paths.guest()))?;
@@ -167,6 +185,41 @@ impl Measure {
             }
         }
     }
+}
+
+/// Register values by bank, as a policy's `pcrs` has them.
+fn tpm(event_log: Option<&Path>, initdata: Option<&Path>, format: Format) -> Result<i32, Failure> {
+    let mut banks: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    if let Some(path) = event_log {
+        let log = eventlog::Log::parse(&file::read(path)?)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        for bank in log.algorithms.iter().filter_map(|(number, _)| Hash::of(*number)) {
+            let pcrs = eventlog::replay(&log, bank).pcrs();
+            let values = pcrs.registers().filter_map(|register| Some((register, pcrs.get(register)?)));
+            banks.insert(bank.name(), values.map(|(n, value)| (format!("pcr{n:02}"), hex::encode(value))).collect());
+        }
+    }
+    if let Some(path) = initdata {
+        let digest = Hash::Sha256.digest(&[&file::read(path)?]);
+        let value = hex::encode(Hash::Sha256.digest(&[&[0; 32], &digest]));
+        let bank = banks.entry(Hash::Sha256.name()).or_default();
+        if bank.insert("pcr08".to_owned(), value.clone()).is_some_and(|other| other != value) {
+            return Err(Failure::usage(
+                "the event log extends register 8, too: its value cannot be the initdata's alone",
+            ));
+        }
+    }
+    match format {
+        Format::Json => json(&banks)?,
+        Format::Text => {
+            let rows: Vec<Vec<String>> = banks
+                .into_iter()
+                .flat_map(|(bank, values)| values.into_iter().map(move |(name, value)| vec![bank.into(), name, value]))
+                .collect();
+            print!("{}", table(&["BANK", "REGISTER", "VALUE"], &rows));
+        }
+    }
+    Ok(0)
 }
 
 /// An enclave's measurement; of a signature structure all that it says.
