@@ -395,3 +395,65 @@ async fn what_a_quote_needs_is_fetched_and_judges_it() {
     let (_, table, _) = desk.run(&simulate).await;
     assert!(table.contains("valid, UpToDate  valid, OutOfDate"), "{table}");
 }
+
+#[tokio::test]
+async fn a_report_is_judged_with_the_list_and_the_id_block_that_are_given() {
+    let (desk, now, keys) = (Desk::new(), now(), pki::Keys::new(1));
+    let amd = Amd::at(now);
+    let of_guest = |measurement| pki::Report {
+        measurement,
+        key_info: 1,
+        id_key_digest: pki::key_digest(&keys.id),
+        author_key_digest: pki::key_digest(&keys.author),
+        ..pki::Report::of(pki::Product::Milan)
+    };
+    let launched = of_guest([0xA1; 48]);
+    let mut report = launched.bytes();
+    pki::sign(&mut report, &keys.vek);
+    let (report, anchor) = (desk.write("report.bin", &report), desk.write("ark.der", &amd.ark));
+    let block = pki::IdBlock::of(&launched);
+    desk.write("block", &block.bytes());
+    desk.write("block.b64", base64_of(&block.bytes()).as_bytes());
+    desk.write("auth", &block.auth(&keys.id, Some(&keys.author)));
+    desk.write("other", &pki::IdBlock::of(&of_guest([0xA2; 48])).bytes());
+    for (folder, list) in
+        [("good", amd.list(|list| list.serials = vec![9])), ("revoked", amd.list(|list| list.serials = vec![1]))]
+    {
+        std::fs::create_dir_all(desk.path(&format!("{folder}/vcek"))).unwrap();
+        desk.write(&format!("{folder}/cert_chain.pem"), &amd.chain);
+        desk.write(&format!("{folder}/crl.der"), &list);
+        desk.write(&format!("{folder}/vcek/chip.der"), &amd.vcek(|_| ()));
+    }
+    let id = hex(&pki::key_digest(&keys.id));
+    desk.write("mine.toml", format!("flags = [\"test-root\"]\nsnp_id_keys = [\"{id}\"]").as_bytes());
+    desk.write("theirs.toml", b"flags = [\"test-root\"]\nsnp_author_keys = [\"00\"]");
+
+    let verify = async |more: &[&str]| {
+        let mut command = desk.program();
+        command.args(["evidence", "verify", &report, "--anchor", &anchor, "--format", "json"]).args(more);
+        let (code, out, _) = read(&command.output().await.unwrap());
+        let answer: Value = serde_json::from_str(&out).unwrap_or_default();
+        (code, answer["first_failure"].as_str().map(str::to_owned))
+    };
+    let failed = |name: &str| (1, Some(name.to_owned()));
+    let good = ["--collateral", "good"];
+    assert_eq!(verify(&good).await, (0, None));
+    assert_eq!(verify(&["--collateral", "revoked"]).await, failed("crl-revoked"));
+    let with = |more: &[&'static str]| [&good, more].concat();
+    for block in ["block", "block.b64"] {
+        assert_eq!(verify(&with(&["--id-block", block, "--id-auth", "auth"])).await, (0, None), "{block}");
+    }
+    assert_eq!(verify(&with(&["--id-block", "other", "--id-auth", "auth"])).await, failed("id-block"));
+    assert_eq!(verify(&with(&["--id-block", "block"])).await, (2, None));
+    assert_eq!(verify(&with(&["--policy", "mine.toml"])).await, (0, None));
+    assert_eq!(verify(&with(&["--policy", "theirs.toml"])).await, failed("policy-snp-author-key"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(bytes)
+}

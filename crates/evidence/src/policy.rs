@@ -32,6 +32,10 @@ pub struct Policy {
     pub pcrs: BTreeMap<String, String>,
     /// Least TCB of an SNP platform: the committed one counts, below which the platform cannot fall back.
     pub min_snp_tcb: Option<MinSnpTcb>,
+    /// Digests of ID keys of SNP guests that are taken, lowercase hex; none for any.
+    pub snp_id_keys: Vec<String>,
+    /// Digests of authors' keys of SNP guests that are taken, lowercase hex; none for any.
+    pub snp_author_keys: Vec<String>,
 }
 
 /// Least security versions of an SNP platform; what is not named is not asked for.
@@ -62,6 +66,8 @@ impl Default for Policy {
             measurements: Vec::new(),
             pcrs: BTreeMap::new(),
             min_snp_tcb: None,
+            snp_id_keys: Vec::new(),
+            snp_author_keys: Vec::new(),
         }
     }
 }
@@ -85,8 +91,8 @@ pub struct Subject<'a> {
 
 impl Policy {
     /// The policy's demands on authentic evidence, each with how it ended, in this order: `policy-flags`,
-    /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-measurement`,
-    /// `policy-pcrs`.
+    /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-snp-id-key`,
+    /// `policy-snp-author-key`, `policy-measurement`, `policy-pcrs`.
     /// Freshness is not among them: it is asked for while verifying.
     pub fn judge(&self, subject: &Subject<'_>) -> Vec<Check> {
         let mut checks = vec![self.flags(subject.flags)];
@@ -97,6 +103,19 @@ impl Policy {
             && matches!(subject.kind, Kind::Snp | Kind::AzSnpVtpm)
         {
             checks.push(least.check(subject.snp));
+        }
+        if matches!(subject.kind, Kind::Snp | Kind::AzSnpVtpm) {
+            let digests = [
+                ("policy-snp-id-key", &self.snp_id_keys, subject.snp.map(|report| report.id_key_digest)),
+                ("policy-snp-author-key", &self.snp_author_keys, subject.snp.map(|report| report.author_key_digest)),
+            ];
+            for (name, taken, found) in digests.into_iter().filter(|(_, taken, _)| !taken.is_empty()) {
+                let expected = taken.join(" or ");
+                checks.push(match found.map(hex::encode) {
+                    Some(found) => check(name, expected, &found, taken.contains(&found)),
+                    None => Check::not_made(name, expected, "the report cannot be read"),
+                });
+            }
         }
         if !self.measurements.is_empty() {
             let expected = self.measurements.join(" or ");

@@ -21,6 +21,8 @@ pub struct Terms {
     pub intermediate: Option<Vec<u8>>,
     /// Revocation list of AMD's root, DER; empty for none.
     pub crl: Vec<u8>,
+    /// ID block of an SNP guest and who signed it.
+    pub id_block: Option<(Vec<u8>, Vec<u8>)>,
     /// The one root to trust, DER; without it the vendor's that are compiled in.
     pub anchor: Option<Vec<u8>>,
     /// Chain of the PCK for a quote that does not hold it, PEM.
@@ -44,6 +46,9 @@ pub struct Terms {
 impl Terms {
     /// Judges evidence.
     pub fn judge(&self, evidence: &Evidence) -> Result<Answer, Failure> {
+        if self.id_block.is_some() && !matches!(evidence.kind(), Kind::Snp | Kind::AzSnpVtpm) {
+            return Err(Failure::usage("only SNP guests have an ID block: leave --id-block out"));
+        }
         match evidence {
             Evidence::Snp { report, vek, intermediate } => self.snp(report, vek, intermediate),
             Evidence::Quote { kind, quote, log } => self.quote(*kind, quote, log.as_deref()),
@@ -70,6 +75,7 @@ impl Terms {
             found.map(|report| &report.report_data[..]),
             found.map(|report| &report.host_data[..]),
         );
+        self.expect_id_block(&mut verdict, found);
         let measurement = found.map(|report| &report.measurement[..]);
         let subject = Found { kind: Kind::Snp, tcb: None, measurement, snp: found, registers: None };
         self.apply_policy(&mut verdict, &subject);
@@ -137,6 +143,7 @@ impl Terms {
         };
         let facts = verdict.facts.clone();
         self.expect_of_tpm(&mut verdict, facts.registers.as_ref());
+        self.expect_id_block(&mut verdict, facts.fields.snp.as_ref());
         let td = facts.td_quote.as_ref().and_then(|fields| match &fields.quote.body {
             dcap::Body::Td(td) => Some(&td.mrtd[..]),
             dcap::Body::Enclave(_) => None,
@@ -216,6 +223,19 @@ impl Terms {
                     None => Check::not_made(name, hex::encode(expected), "the evidence cannot be read"),
                 });
             }
+        }
+    }
+
+    /// The launch is the one that the guest's owner signed.
+    fn expect_id_block<F>(&self, verdict: &mut Verdict<F>, report: Option<&snp::Report>) {
+        let Some((block, auth)) = &self.id_block else { return };
+        match report {
+            Some(report) => {
+                for check in snp::check_id_block(report, block, auth) {
+                    verdict.require(check);
+                }
+            }
+            None => verdict.require(Check::not_made("id-block", "the id block of an SNP report", "there is none")),
         }
     }
 

@@ -125,6 +125,7 @@ pub fn load(index: &Path, id: &str) -> Result<(Kind, Evidence, Terms), Failure> 
         at,
         vek: folder.certificate(files.vek.as_ref())?,
         intermediate: folder.certificate(files.intermediate.as_ref())?,
+        id_block: None,
         anchor: folder.certificate(files.anchor.as_ref())?,
         crl: files.crl.as_ref().map_or_else(|| Ok(Vec::new()), |path| file::crl(&folder.0.join(path)))?,
         pck_chain: files.pck_chain.as_ref().map(|path| file::read(&folder.0.join(path))).transpose()?,

@@ -4,9 +4,11 @@ mod inspect;
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use belljar_evidence::Kind;
 use belljar_evidence::dcap::Missing;
 use belljar_evidence::policy::Policy;
+use belljar_evidence::snp::{ID_AUTH_LEN, ID_BLOCK_LEN};
 use clap::{Args, Subcommand};
 
 use crate::evidence::answer::Answer;
@@ -73,6 +75,12 @@ pub struct Verify {
     /// Judge as of this time (default: now)
     #[arg(long, value_name = "RFC3339", value_parser = seconds, conflicts_with = "vector")]
     at: Option<u64>,
+    /// ID block of an SNP guest: it must be of this launch, and signed
+    #[arg(long, value_name = "FILE", requires = "id_auth", conflicts_with = "vector")]
+    id_block: Option<PathBuf>,
+    /// Who signed the ID block: its authentication information
+    #[arg(long, value_name = "FILE", requires = "id_block", conflicts_with = "vector")]
+    id_auth: Option<PathBuf>,
     /// Event log of the boot (TCG2 or CCEL): its replay must give the registers of the evidence
     #[arg(long, value_name = "FILE")]
     event_log: Option<PathBuf>,
@@ -121,6 +129,17 @@ impl EvidenceVerb {
 }
 
 impl Verify {
+    /// ID block and authentication information, each as it is or in base64, as QEMU takes them.
+    fn id_block(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+        let (Some(block), Some(auth)) = (&self.id_block, &self.id_auth) else { return Ok(None) };
+        let read = |path: &Path, length: usize| {
+            let bytes = file::read(path)?;
+            let decoded = if bytes.len() == length { None } else { STANDARD.decode(bytes.trim_ascii()).ok() };
+            Ok::<_, Failure>(decoded.unwrap_or(bytes))
+        };
+        Ok(Some((read(block, ID_BLOCK_LEN)?, read(auth, ID_AUTH_LEN)?)))
+    }
+
     fn judge(&self) -> Result<Answer, Failure> {
         let policy = self.policy.as_deref().map(read_policy).transpose()?;
         let own = |option: &Option<Bytes>| option.as_ref().map(|bytes| bytes.0.clone());
@@ -158,6 +177,7 @@ impl Verify {
             vek: vek.or_else(|| chain.as_ref().map(|chain| chain.vek.clone())),
             intermediate: certificate(&self.intermediate)?.or_else(|| chain.map(|chain| chain.ask)),
             crl: offered.crl,
+            id_block: self.id_block()?,
             anchor: certificate(&self.anchor)?,
             pck_chain,
             collateral: offered.intel,
