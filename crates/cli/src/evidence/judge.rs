@@ -10,6 +10,9 @@ use super::answer::Answer;
 use super::input::{Evidence, TpmQuote};
 use crate::failure::Failure;
 
+/// An ID block, and its authentication information.
+pub type IdBlockBytes = (Vec<u8>, Vec<u8>);
+
 /// What belongs to the evidence, and what its user asks for.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -22,7 +25,7 @@ pub struct Terms {
     /// Revocation list of AMD's root, DER; empty for none.
     pub crl: Vec<u8>,
     /// ID block of an SNP guest and who signed it.
-    pub id_block: Option<(Vec<u8>, Vec<u8>)>,
+    pub id_block: Option<IdBlockBytes>,
     /// The one root to trust, DER; without it the vendor's that are compiled in.
     pub anchor: Option<Vec<u8>>,
     /// Chain of the PCK for a quote that does not hold it, PEM.

@@ -15,7 +15,7 @@ use crate::evidence::answer::Answer;
 use crate::evidence::collateral::Offered;
 use crate::evidence::file;
 use crate::evidence::input::Evidence;
-use crate::evidence::judge::Terms;
+use crate::evidence::judge::{IdBlockBytes, Terms};
 use crate::evidence::vector::{self, now, seconds};
 use crate::failure::Failure;
 use crate::output::{Format, json as print_json};
@@ -130,7 +130,7 @@ impl EvidenceVerb {
 
 impl Verify {
     /// ID block and authentication information, each as it is or in base64, as QEMU takes them.
-    fn id_block(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Failure> {
+    fn id_block(&self) -> Result<Option<IdBlockBytes>, Failure> {
         let (Some(block), Some(auth)) = (&self.id_block, &self.id_auth) else { return Ok(None) };
         let read = |path: &Path, length: usize| {
             let bytes = file::read(path)?;
