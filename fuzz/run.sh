@@ -30,6 +30,7 @@ if [ -d "$vectors" ]; then
   from_vectors evidence-hcl hcl_report.bin
   from_vectors evidence-tpm-quote tpm_quote.msg
   from_vectors evidence-tpm-signature tpm_quote.sig
+  from_vectors evidence-tpm-certificate vek.der
   from_vectors evidence-tpm-key ak.pem
   from_vectors evidence-tcb-info tcb_info.json
   from_vectors evidence-qe-identity qe_identity.json

@@ -34,6 +34,7 @@ const TARGETS: &[Target] = &[
     ("evidence-list", belljar_evidence::snp::Crl::fuzz),
     ("evidence-report", belljar_evidence::snp::Report::fuzz),
     ("evidence-tcb-info", belljar_evidence::dcap::TcbInfo::fuzz),
+    ("evidence-tpm-certificate", belljar_evidence::tpm::certificate::fuzz),
     ("evidence-tpm-key", belljar_evidence::tpm::PublicKey::fuzz),
     ("evidence-tpm-quote", belljar_evidence::tpm::Quote::fuzz),
     ("evidence-tpm-signature", belljar_evidence::tpm::Signature::fuzz),

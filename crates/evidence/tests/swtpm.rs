@@ -5,12 +5,18 @@
 use std::cell::OnceCell;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use belljar_evidence::dcap::Missing;
+use belljar_evidence::tpm::certificate::{self, CertificateError, Purpose, Refused};
 use belljar_evidence::tpm::{AkTrust, Facts, Hash, KeyError, Options, Pcrs, PublicKey, Signature, credential, verify};
 use belljar_evidence::{Decision, Verdict};
+use belljar_testpki::NOW;
 use libtest_mimic::{Arguments, Failed, Trial};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+};
 use tempfile::TempDir;
 
 fn main() {
@@ -27,8 +33,13 @@ fn main() {
     let others = [
         Trial::test("credential", credential_activates),
         Trial::test("other_attestations", other_attestations_and_keys),
+        Trial::test("attestation_key_certificate", attestation_key_certificate),
     ];
-    let trials = quotes.into_iter().chain(others).map(|trial| trial.with_ignored_flag(missing)).collect();
+    // Makes the TPM's certificates with swtpm's own authority.
+    let no_setup = missing || !["swtpm_setup", "swtpm_localca", "tpm2_nvread"].into_iter().all(installed);
+    let certified = Trial::test("endorsement_key_certificate", endorsement_key_certificate).with_ignored_flag(no_setup);
+    let trials = quotes.into_iter().chain(others).map(|trial| trial.with_ignored_flag(missing));
+    let trials = trials.chain([certified]).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -48,7 +59,11 @@ impl Drop for Tpm {
 
 impl Tpm {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::start_in(TempDir::new().unwrap())
+    }
+
+    /// Starts on the state that is in the folder, if any.
+    fn start_in(folder: TempDir) -> Self {
         let at = |name: &str| folder.path().join(name).display().to_string();
         let process = Command::new("swtpm")
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
@@ -221,35 +236,158 @@ fn other_attestations_and_keys() -> Result<(), Failed> {
     }
 }
 
+/// A public key for a certificate, as its issuer gets it.
+struct Certified(Vec<u8>);
+
+impl PublicKeyData for Certified {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+/// The verdict follows the certificate of the attestation key.
+fn attestation_key_certificate() -> Result<(), Failed> {
+    let tpm = Tpm::start();
+    let key = tpm.attestation_key("ak", "ecc", "ecdsa");
+    let other = tpm.attestation_key("other", "ecc", "ecdsa");
+    let values = tpm.values(Hash::Sha256, &[0]);
+    let (message, signature) = tpm.quote("ak", "sha256:0", "0102ff");
+    let issuer = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().der().to_vec(), Issuer::new(params, key))
+    };
+    let ((root, by_root), (stranger, _)) = (issuer("root"), issuer("root"));
+    let certificate = |key: &PublicKey, purpose: u64| {
+        let PublicKey::Ec { point, .. } = key else { panic!("not on a curve") };
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, purpose])];
+        params.signed_by(&Certified(point.clone()), &by_root).unwrap().der().to_vec()
+    };
+    let judge = |leaf: Vec<u8>, anchor: &Vec<u8>, at: u64| {
+        let ak_trust = AkTrust::Certificate { chain: vec![leaf], anchors: vec![anchor.clone()], at };
+        let nonce = Some(vec![0x01, 0x02, 0xFF]);
+        let options = Options { ak_trust, missing: Missing::Undecided, required: Vec::new(), nonce };
+        verify(&message, &Signature::parse(&signature), &key, Some(&values), &options)
+    };
+    ensure("its certificate", &judge(certificate(&key, 3), &root, NOW), None)?;
+    ensure("that of another key", &judge(certificate(&other, 3), &root, NOW), Some("ak-trust"))?;
+    ensure("that of an endorsement key", &judge(certificate(&key, 1), &root, NOW), Some("ak-trust"))?;
+    ensure("another anchor", &judge(certificate(&key, 3), &stranger, NOW), Some("ak-trust"))?;
+    ensure("another time", &judge(certificate(&key, 3), &root, 0), Some("ak-trust"))
+}
+
+/// swtpm's own authority certifies the endorsement key that the TPM has, and a credential for it comes back.
+fn endorsement_key_certificate() -> Result<(), Failed> {
+    let folder = TempDir::new().unwrap();
+    let ca = TempDir::new().unwrap();
+    let at = |name: &str| ca.path().join(name).display().to_string();
+    let write = |name: &str, text: String| std::fs::write(ca.path().join(name), text).unwrap();
+    let program = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file()).unwrap()
+    };
+    write(
+        "setup.conf",
+        format!(
+            "create_certs_tool={}\ncreate_certs_tool_config={}\ncreate_certs_tool_options={}\n",
+            program("swtpm_localca").display(),
+            at("localca.conf"),
+            at("options")
+        ),
+    );
+    write(
+        "localca.conf",
+        format!(
+            "statedir = {}\nsigningkey = {}\nissuercert = {}\ncertserial = {}\n",
+            ca.path().display(),
+            at("key.pem"),
+            at("issuer.pem"),
+            at("serial")
+        ),
+    );
+    write("options", "--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n".to_owned());
+    let output = Command::new("swtpm_setup")
+        .args(["--tpm2", "--create-ek-cert", "--pcr-banks", "sha256,sha384", "--config", &at("setup.conf")])
+        .args(["--tpmstate", &folder.path().display().to_string()])
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        return Err(format!("swtpm_setup: {}", String::from_utf8_lossy(&output.stdout)).into());
+    }
+    let authority = |name: &str| {
+        let text = std::fs::read(ca.path().join(name)).unwrap();
+        belljar_evidence::pem::certificates(&text, 1).unwrap().remove(0)
+    };
+    let (issuer, root) = (authority("issuer.pem"), authority("swtpm-localca-rootca-cert.pem"));
+    let tpm = Tpm::start_in(folder);
+    tpm.run("tpm2_nvread 0x1c00002 -o ek.der");
+    let leaf = tpm.file("ek.der");
+    // The authority was made just now.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let certified = |purpose, leaf: &Vec<u8>, anchor: &Vec<u8>, at| {
+        certificate::verify(&[leaf.clone(), issuer.clone()], std::slice::from_ref(anchor), purpose, at)
+    };
+    let ek = certified(Purpose::EndorsementKey, &leaf, &root, now)?;
+    let (own, _, _) = PublicKey::from_tpm2b(&tpm.file("ek.pub")).unwrap();
+    assert_eq!(ek, own, "the endorsement key of the TPM");
+    let refused = certified(Purpose::AttestationKey, &leaf, &root, now).unwrap_err();
+    assert_eq!(refused, CertificateError::Purpose("an attestation key of a TPM"));
+    assert!(matches!(certified(Purpose::EndorsementKey, &leaf, &root, 0), Err(CertificateError::Window { .. })));
+    assert_eq!(certified(Purpose::EndorsementKey, &leaf, &leaf, now), Err(CertificateError::Anchor));
+    let mut changed = leaf.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(
+        certified(Purpose::EndorsementKey, &changed, &root, now),
+        Err(CertificateError::Issuer(1, Refused::Signature))
+    );
+    // From the certificate to the attestation key.
+    tpm.attestation_key("ak", "rsa", "rsassa");
+    match activate(&tpm, "ak.name", &ek) {
+        Ok(true) => Ok(()),
+        other => Err(format!("the secret does not come back: {other:?}").into()),
+    }
+}
+
+/// Lets the TPM activate a credential for the key `ak` that was made for that name and that endorsement key; whether
+/// the secret came back.
+fn activate(tpm: &Tpm, name: &str, ek: &PublicKey) -> Result<bool, String> {
+    let secret = b"only for this key in this TPM";
+    let credential = credential::make(ek, &tpm.file(name), secret, &[0x5E; 32]).unwrap();
+    // The tools' file: a magic, a version, both structures.
+    let file = [&[0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1][..], &credential.blob, &credential.encrypted_seed].concat();
+    std::fs::write(tpm.path().join("credential"), file).unwrap();
+    tpm.run("tpm2_startauthsession --policy-session -S session");
+    tpm.run("tpm2_policysecret -S session -c e");
+    let answer = tpm.try_run("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o secret -P session:session");
+    tpm.run("tpm2_flushcontext session");
+    tpm.try_run("tpm2_flushcontext -t").unwrap();
+    answer.map(|()| tpm.file("secret") == secret)
+}
+
 /// A secret for this attestation key in this TPM comes back; for another one it does not.
 fn credential_activates() -> Result<(), Failed> {
     let tpm = Tpm::start();
     let (ek, _, _) = PublicKey::from_tpm2b(&tpm.file("ek.pub")).unwrap();
     tpm.attestation_key("ak", "rsa", "rsassa");
     tpm.attestation_key("other", "rsa", "rsassa");
-    let activate = |name: &str, ek: &PublicKey| {
-        let secret = b"only for this key in this TPM";
-        let credential = credential::make(ek, &tpm.file(name), secret, &[0x5E; 32]).unwrap();
-        // The tools' file: a magic, a version, both structures.
-        let file = [&[0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1][..], &credential.blob, &credential.encrypted_seed].concat();
-        std::fs::write(tpm.path().join("credential"), file).unwrap();
-        tpm.run("tpm2_startauthsession --policy-session -S session");
-        tpm.run("tpm2_policysecret -S session -c e");
-        let answer =
-            tpm.try_run("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o secret -P session:session");
-        tpm.run("tpm2_flushcontext session");
-        tpm.try_run("tpm2_flushcontext -t").unwrap();
-        answer.map(|()| tpm.file("secret") == secret)
-    };
-    match activate("ak.name", &ek) {
+    match activate(&tpm, "ak.name", &ek) {
         Ok(true) => {}
         other => return Err(format!("the secret does not come back: {other:?}").into()),
     }
-    if let Ok(same) = activate("other.name", &ek) {
+    if let Ok(same) = activate(&tpm, "other.name", &ek) {
         return Err(format!("the secret of another key came back: {same}").into());
     }
     let (another, _, _) = PublicKey::from_tpm2b(&Tpm::start().file("ek.pub")).unwrap();
-    match activate("ak.name", &another) {
+    match activate(&tpm, "ak.name", &another) {
         Err(_) => Ok(()),
         Ok(same) => Err(format!("the secret for another TPM came back: {same}").into()),
     }

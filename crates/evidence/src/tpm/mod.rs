@@ -5,9 +5,11 @@
 //! | [`Quote`] | TPM 2.0 Library Specification, part 2 "Structures": TPMS_ATTEST, TPMS_QUOTE_INFO |
 //! | [`Signature`] | the same: TPMT_SIGNATURE |
 //! | [`PublicKey`] | the same: TPM2B_PUBLIC, TPMT_PUBLIC; RFC 5280 SubjectPublicKeyInfo; RFC 7517 JWK |
+//! | [`certificate`] | TCG EK Credential Profile; RFC 5280 |
 //! | [`credential`] | part 1 "Architecture", "Credential Protection"; part 3, TPM2_MakeCredential |
 
 mod attest;
+pub mod certificate;
 pub mod credential;
 mod key;
 mod pcrs;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::attest::Quote;
+use super::certificate::{self, Purpose};
 use super::key::PublicKey;
 use super::pcrs::Pcrs;
 use super::signature::{Signature, SignatureError};
@@ -15,14 +16,17 @@ use crate::verdict::{Outcome, Verdict};
 pub enum AkTrust {
     /// Nothing is known about the key: anybody may have made it.
     Unknown,
-    /// The key is one of these, by [`PublicKey::fingerprint`].
+    /// The key is one of these, by [`PublicKey::fingerprint`]: also a key for which a TPM has activated a
+    /// [`credential`](super::credential).
     List(Vec<[u8; 32]>),
-    /// Somebody else has shown it: an AK certificate, or a credential that the TPM activated.
-    Shown {
-        /// Whether it was shown for this very key.
-        holds: bool,
-        /// By what, in words.
-        by: String,
+    /// The key has a certificate: a chain in DER, the leaf first, for an attestation key (see [`certificate::verify`]).
+    Certificate {
+        /// The chain.
+        chain: Vec<Vec<u8>>,
+        /// Certificates that are trusted, in DER.
+        anchors: Vec<Vec<u8>>,
+        /// When to judge, in seconds since 1970.
+        at: u64,
     },
 }
 
@@ -79,7 +83,16 @@ pub fn verify(
     let ak = hex::encode(fingerprint);
     match &options.ak_trust {
         AkTrust::List(list) => checks.compare("ak-trust", expected, &ak, list.contains(&fingerprint)),
-        AkTrust::Shown { holds, by } => checks.compare("ak-trust", expected, by, *holds),
+        AkTrust::Certificate { chain, anchors, at } => {
+            match certificate::verify(chain, anchors, Purpose::AttestationKey, *at) {
+                Ok(certified) => {
+                    let certified_ak = hex::encode(certified.fingerprint());
+                    let found = format!("a certificate of the key {certified_ak} for the key {ak}");
+                    checks.compare("ak-trust", expected, found, certified == *key);
+                }
+                Err(error) => checks.compare("ak-trust", expected, error, false),
+            }
+        }
         AkTrust::Unknown => {
             let why = format!("nothing says which TPM the key {ak} belongs to");
             match options.missing {
