@@ -146,6 +146,8 @@ fn chains_may_hold_the_anchor_or_end_below_it() {
     assert_eq!(judge(&[&leaf, &intermediate], &many), Err(CertificateError::Count(2, MAX_CERTIFICATES + 1)));
 }
 
+/// A change that does no harm: what, of which certificate, how.
+type Change = (&'static str, usize, fn(&mut CertificateParams));
 /// What is changed, which certificate (0 the root, 1 the intermediate, 2 the leaf), how, and what is said of it.
 type Case = (&'static str, usize, fn(&mut CertificateParams), CertificateError);
 
@@ -247,7 +249,7 @@ fn each_rule_of_a_chain_refuses_alone() {
         world.params[number] = before;
     }
     // What may be changed.
-    let harmless: [(&str, usize, fn(&mut CertificateParams)); 6] = [
+    let harmless: [Change; 6] = [
         ("no key usage", 2, |params| params.key_usages.clear()),
         ("another purpose besides", 2, |params| params.extended_key_usages.push(purpose(1))),
         ("an intermediate for attestation keys", 1, |params| params.extended_key_usages = vec![purpose(3)]),
