@@ -139,7 +139,12 @@ fn quote_and_collateral(folder: &Path) -> Result<(), Failed> {
     check("intel's root by name", code == 0 && answer["root"] == "intel", &answer)?;
     let other = path("sgx/sgx-v3-intel-sample/anchor.pem");
     let (code, answer) = belljar(&[&all[..], &["--anchor", &other]].concat());
-    check("another root", code == 1 && answer["first_failure"] == "pck-chain", &answer)
+    check("another root", code == 1 && answer["first_failure"] == "pck-chain", &answer)?;
+    for (option, value) in [("--vek", root.as_str()), ("--trusted-ak", &"00".repeat(32)), ("--pck-chain", &root)] {
+        let (code, answer) = belljar(&[&all[..], &[option, value]].concat());
+        check(&format!("{option} has no meaning here"), code == 2, &answer)?;
+    }
+    Ok(())
 }
 
 fn policy(folder: &Path) -> Result<(), Failed> {

@@ -49,6 +49,12 @@ pub struct Terms {
 impl Terms {
     /// Judges evidence.
     pub fn judge(&self, evidence: &Evidence) -> Result<Answer, Failure> {
+        if let Some(option) = self.unused(evidence) {
+            return Err(Failure::usage(format!(
+                "--{option} has no meaning for {} evidence: leave it out",
+                evidence.kind()
+            )));
+        }
         if self.id_block.is_some() && !matches!(evidence.kind(), Kind::Snp | Kind::AzSnpVtpm) {
             return Err(Failure::usage("only SNP guests have an ID block: leave --id-block out"));
         }
@@ -59,6 +65,21 @@ impl Terms {
             Evidence::Tpm { ak, tpm } => self.tpm(ak, tpm),
             Evidence::Part { kind, .. } => Ok(Answer::part(*kind)),
         }
+    }
+
+    /// An option that was given and that this kind of evidence would not heed.
+    fn unused(&self, evidence: &Evidence) -> Option<&'static str> {
+        let kind = evidence.kind();
+        let (amd, quote) = (matches!(kind, Kind::Snp | Kind::AzSnpVtpm), matches!(kind, Kind::Tdx | Kind::Sgx));
+        let given = [
+            ("vek", self.vek.is_some() && !amd),
+            ("intermediate", self.intermediate.is_some() && !amd),
+            ("pck-chain", self.pck_chain.is_some() && !quote),
+            ("trusted-ak", !self.trusted_aks.is_empty() && kind != Kind::Tpm),
+            ("event-log", self.event_log.is_some() && kind == Kind::Snp),
+            ("anchor", self.anchor.is_some() && kind == Kind::Tpm),
+        ];
+        given.into_iter().find(|(_, unused)| *unused).map(|(option, _)| option)
     }
 
     fn snp(&self, report: &[u8], vek: &[u8], intermediate: &[u8]) -> Result<Answer, Failure> {
