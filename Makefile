@@ -45,6 +45,7 @@ bench: ## speed as ratios against bare QEMU, in one run (BENCH="-n 9")
 	tools/prepare-tests.sh > target/test.env
 	$(BIN)/belljar-bench $(BENCH)
 	cargo bench -q -p belljar-evidence --bench verify
+	tools/bench-measure.py $(BIN)/belljar target/test/data/guest/current
 	$(BIN)/belljar-kubernetes-bench $$(grep -oE -- '-n [0-9]+' <<<"$(BENCH)" || true)
 
 fuzz: ## long fuzzing of every parser (SECONDS_EACH=600), and every single bit of genuine evidence flipped
