@@ -301,7 +301,8 @@ async fn archives() {
     assert!(matches!(error, ImageError::Archive { why, .. } if why.starts_with("it is not a tar")));
     assert!(matches!(ensure("none.tar").await.unwrap_err(), ImageError::NoSuchLayout { .. }));
     let cut = fs::read(dir.path().join("image.tar")).unwrap();
-    fs::write(dir.path().join("cut.tar"), &cut[..cut.len() / 2]).unwrap();
+    // Inside of the fourth header: where the middle is, depends on the order in which the file system lists the layout.
+    fs::write(dir.path().join("cut.tar"), &cut[..3 * 512 + 100]).unwrap();
     assert!(matches!(ensure("cut.tar").await.unwrap_err(), ImageError::Archive { .. }));
 }
 
