@@ -38,7 +38,7 @@ const TARGETS: &[Target] = &[
     ("evidence-tpm-key", belljar_evidence::tpm::PublicKey::fuzz),
     ("evidence-tpm-quote", belljar_evidence::tpm::Quote::fuzz),
     ("evidence-tpm-signature", belljar_evidence::tpm::Signature::fuzz),
-    ("cli-evidence", belljar_cli::evidence::input::fuzz),
+    ("verifier-evidence", belljar_verifier::input::fuzz),
     ("fraud-csv", |data| drop(fraud_scoring::csv::parse(data))),
     ("fraud-model", |data| drop(fraud_scoring::model::Model::parse(data))),
     ("guest-api-softport", belljar_guest_api::softport::fuzz),

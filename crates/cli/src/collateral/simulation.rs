@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::evidence::file;
-use crate::evidence::input::Evidence;
 use crate::failure::{Failure, one_line};
+use belljar_verifier::Evidence;
 
 /// Most files of evidence that are looked at.
 const MAX_FILES: usize = 100_000;

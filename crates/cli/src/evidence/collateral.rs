@@ -7,9 +7,9 @@ use belljar_evidence::azure::HclReport;
 use belljar_evidence::dcap::Collateral;
 use belljar_evidence::snp::{Certificate, Chain, Report, SigningKey};
 
-use super::input::Evidence;
 use crate::collateral::store;
 use crate::failure::Failure;
+use belljar_verifier::Evidence;
 
 /// What of the given collateral is for one piece of evidence.
 #[derive(Debug, Clone, Default)]

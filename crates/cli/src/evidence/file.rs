@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use belljar_verifier::ders;
 
 use crate::failure::Failure;
 
@@ -55,22 +55,4 @@ pub fn crl(path: &Path) -> Result<Vec<u8>, Failure> {
         (Some(one), 0) => Ok(one),
         _ => Err(wrong("not one revocation list: give one in PEM or DER")),
     }
-}
-
-/// The DER of all PEM blocks of that label; bytes that are no PEM are taken as they are.
-pub fn ders(bytes: &[u8], label: &str) -> Result<Vec<Vec<u8>>, String> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains("-----BEGIN "));
-    let Some(text) = text else { return Ok(vec![bytes.to_vec()]) };
-    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
-    let mut all = Vec::new();
-    let mut rest = text;
-    while let Some((_, block)) = rest.split_once(&begin) {
-        let Some((body, after)) = block.split_once(&end) else {
-            return Err(format!("a block {begin} has no end"));
-        };
-        let body: String = body.split_ascii_whitespace().collect();
-        all.push(STANDARD.decode(body).map_err(|_| format!("a block {begin} is not base64"))?);
-        rest = after;
-    }
-    Ok(all)
 }

@@ -7,8 +7,8 @@ use belljar_evidence::tpm::{AkTrust, Hash, Pcrs, PublicKey, Signature};
 use belljar_evidence::{Check, Kind, Verdict, azure, eventlog, tpm};
 
 use super::answer::Answer;
-use super::input::{Evidence, TpmQuote};
 use crate::failure::Failure;
+use belljar_verifier::{Evidence, TpmQuote};
 
 /// An ID block, and its authentication information.
 pub type IdBlockBytes = (Vec<u8>, Vec<u8>);

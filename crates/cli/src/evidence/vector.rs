@@ -8,9 +8,9 @@ use belljar_evidence::dcap::{Collateral, Missing};
 use serde::Deserialize;
 
 use super::file;
-use super::input::{Evidence, TpmQuote};
 use super::judge::Terms;
 use crate::failure::Failure;
+use belljar_verifier::{Evidence, TpmQuote};
 
 /// One entry; members that judging does not need are not read.
 #[derive(Debug, Deserialize)]

@@ -14,11 +14,11 @@ use clap::{Args, Subcommand};
 use crate::evidence::answer::Answer;
 use crate::evidence::collateral::Offered;
 use crate::evidence::file;
-use crate::evidence::input::Evidence;
 use crate::evidence::judge::{IdBlockBytes, Terms};
 use crate::evidence::vector::{self, now, seconds};
 use crate::failure::Failure;
 use crate::output::{Format, json as print_json};
+use belljar_verifier::Evidence;
 
 /// Evidence in files.
 #[derive(Debug, Subcommand)]

@@ -13,10 +13,10 @@ use super::CacheOption;
 use crate::collateral::listing::{self, Row};
 use crate::collateral::services::{self, ServiceOptions};
 use crate::evidence::file;
-use crate::evidence::input::Evidence;
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, draws_progress};
 use crate::paths::Paths;
+use belljar_verifier::Evidence;
 
 /// What to get.
 #[derive(Debug, Args)]

@@ -11,9 +11,9 @@ use belljar_evidence::{Kind, tpm};
 use serde_json::{Map, Value, json};
 
 use crate::evidence::file;
-use crate::evidence::input::{Evidence, TpmQuote};
 use crate::failure::{Failure, one_line};
 use crate::output::{Format, json as print_json, table};
+use belljar_verifier::{Evidence, TpmQuote};
 
 /// Decodes a file.
 pub fn inspect(path: &Path, kind: Option<Kind>, format: Format) -> Result<i32, Failure> {

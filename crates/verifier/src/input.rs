@@ -5,7 +5,7 @@ use belljar_rcar::snp::{CertType, SnpEvidence};
 use belljar_rcar::tdx::TdxEvidence;
 use serde_json::Value;
 
-use super::{file, wrapped_tpm};
+use crate::{pem, wrapped_tpm};
 
 /// Evidence with what its file brings along.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Evidence {
     /// Recognises the bytes of a file; `kind` is what the user says they are.
     pub fn read(bytes: &[u8], kind: Option<Kind>) -> Result<Self, InputError> {
         if let Some(document) = json(bytes)? {
-            let evidence = Self::wrapped(&document)?;
+            let evidence = Self::of_document(&document)?;
             return match kind {
                 Some(kind) if kind != evidence.kind() => Err(InputError::Wrapper {
                     kind: kind.name(),
@@ -129,10 +129,10 @@ impl Evidence {
     }
 
     /// A document of the Key Broker Service protocol: the evidence itself, or a message that holds it.
-    fn wrapped(document: &Value) -> Result<Self, InputError> {
+    pub fn of_document(document: &Value) -> Result<Self, InputError> {
         for member in ["tee-evidence", "primary_evidence", "evidence"] {
             if let Some(inner) = document.get(member).filter(|inner| inner.is_object()) {
-                return Self::wrapped(inner);
+                return Self::of_document(inner);
             }
         }
         let has = |member: &str| document.get(member).is_some();
@@ -178,7 +178,7 @@ fn snp(document: &Value) -> Result<Evidence, InputError> {
     evidence.certificates().map_err(|error| wrong(error.to_string()))?;
     let of = |kinds: &[CertType]| -> Result<Vec<u8>, InputError> {
         let found = kinds.iter().find_map(|kind| evidence.certificate(kind)).unwrap_or_default();
-        let mut ders = file::ders(found, "CERTIFICATE").map_err(wrong)?;
+        let mut ders = pem::ders(found, "CERTIFICATE").map_err(wrong)?;
         Ok(ders.pop().unwrap_or_default())
     };
     // The key that the report names decides; the other one would not verify anyway.

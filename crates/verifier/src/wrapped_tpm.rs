@@ -5,8 +5,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use belljar_evidence::Kind;
 use serde_json::Value;
 
-use super::file;
-use super::input::{Evidence, InputError, TpmQuote};
+use crate::input::{Evidence, InputError, TpmQuote};
+use crate::pem;
 
 /// Registers of a bank.
 const REGISTERS: usize = 24;
@@ -27,7 +27,7 @@ pub fn vtpm(document: &Value) -> Result<Evidence, InputError> {
                 Some(pem) => pem.as_bytes().to_vec(),
                 None => member(KIND, "vcek", Some(vcek))?,
             };
-            let mut ders = file::ders(&bytes, "CERTIFICATE").map_err(|why| wrong(KIND, &why))?;
+            let mut ders = pem::ders(&bytes, "CERTIFICATE").map_err(|why| wrong(KIND, &why))?;
             let vek = ders.pop().unwrap_or_default();
             Ok(Evidence::Vtpm { kind: Kind::AzSnpVtpm, hcl_report, tpm, vek, td_quote: Vec::new() })
         }
