@@ -20,7 +20,7 @@ mod pods;
 use std::{fs, path::Path, time::Duration};
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
-use belljar_broker::{Anchors, Broker, Config, Reference, Resource, Workload};
+use belljar_broker::{Anchors, Broker, Config, Reference, Resource, Trust, Workload};
 use belljar_contract::{BrokerPin, Initdata, Secret};
 use belljar_guest_api::{
     PROTOCOL, api,
@@ -107,7 +107,12 @@ async fn with_broker(expected: u8, pin: Option<&str>, logs: &str) -> Option<(Vm,
     let key = fs::read(folder.join("v1/vcek.key")).unwrap();
     let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key).unwrap();
     let anchors = Anchors::amd().with_software_root(keys.ark());
-    let broker = Broker::new(Config { anchors, allow_software_tee: true, ..Config::default() }).unwrap();
+    let broker = Broker::new(Config {
+        trust: Trust { amd: anchors, ..Trust::default() },
+        allow_software_tee: true,
+        ..Config::default()
+    })
+    .unwrap();
     let listening = broker.listen(([127, 0, 0, 1], 0)).await.unwrap();
     let image = Image::build(dir.path());
     let pin = pin.map_or_else(|| listening.pin().to_string(), str::to_owned);
@@ -123,7 +128,7 @@ async fn with_broker(expected: u8, pin: Option<&str>, logs: &str) -> Option<(Vm,
             name: "test".into(),
             owner: "test".into(),
             initdata_digest: belljar_contract::digest(raw.as_bytes()).unwrap().host_data(),
-            references: vec![Reference { name: "guest".into(), owner: "test".into(), measurement: [expected; 48] }],
+            references: vec![Reference::snp("guest", "test", [expected; 48])],
             resources: vec![Resource { path: "default/key/1".into(), content: b"the key".to_vec().into() }],
             rules: vec!["default/key/1".parse().unwrap()],
             ttl: None,

@@ -6,7 +6,7 @@
 //!
 //! Prints two lines: the URL, and the admin token. Ends with Ctrl-C.
 
-use belljar_broker::{AdminToken, Anchors, Broker, Config, serve_standalone};
+use belljar_broker::{AdminToken, Anchors, Broker, Config, Trust, serve_standalone};
 use std::{error::Error, net::SocketAddr};
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,7 +27,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let token = AdminToken::generate()?;
-    let config = Config { anchors, allow_software_tee, admin_token: Some(token.clone()), ..Config::default() };
+    let config = Config {
+        trust: Trust { amd: anchors, ..Trust::default() },
+        allow_software_tee,
+        admin_token: Some(token.clone()),
+        ..Config::default()
+    };
     let listening = serve_standalone(&Broker::new(config)?, listen).await?;
     println!("{}\n{}", listening.url(), token.reveal());
     tokio::signal::ctrl_c().await?;

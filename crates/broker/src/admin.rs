@@ -11,16 +11,17 @@
 
 use crate::{
     config::AdminToken,
-    handshake::{error, json},
+    handshake::{bearer, error, json},
     record::HandshakeRecord,
     state::Broker,
+    verify::Launch,
     workload::{KnownWorkload, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
 };
 use axum::{
     Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::Response,
     routing::{delete, get},
@@ -56,8 +57,8 @@ pub(crate) struct WorkloadBody {
 struct ReferenceBody {
     name: String,
     owner: String,
-    /// 96 hexadecimal digits.
-    measurement: String,
+    /// By name, see [`Launch`].
+    launch: Launch,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,7 +97,7 @@ pub(crate) struct KnownWorkloadBody {
     name: String,
     owner: String,
     initdata_digest: String,
-    measurements: Vec<String>,
+    launches: Vec<Launch>,
     resources: Vec<String>,
 }
 
@@ -107,7 +108,7 @@ impl From<KnownWorkload> for KnownWorkloadBody {
             name: known.name,
             owner: known.owner,
             initdata_digest: hex::encode(known.initdata_digest),
-            measurements: known.measurements.iter().map(hex::encode).collect(),
+            launches: known.launches,
             resources: known.resources,
         }
     }
@@ -117,13 +118,12 @@ impl TryFrom<KnownWorkloadBody> for KnownWorkload {
     type Error = BodyError;
 
     fn try_from(body: KnownWorkloadBody) -> Result<Self, BodyError> {
-        let measurement = |text: &String| bytes("measurement", text);
         Ok(Self {
             id: body.id.parse()?,
             name: body.name,
             owner: body.owner,
             initdata_digest: bytes("initdata_digest", &body.initdata_digest)?,
-            measurements: body.measurements.iter().map(measurement).collect::<Result<_, _>>()?,
+            launches: body.launches,
             resources: body.resources,
         })
     }
@@ -144,11 +144,8 @@ pub(crate) enum BodyError {
 
 impl From<&Workload> for WorkloadBody {
     fn from(workload: &Workload) -> Self {
-        let reference = |r: &Reference| ReferenceBody {
-            name: r.name.clone(),
-            owner: r.owner.clone(),
-            measurement: hex::encode(r.measurement),
-        };
+        let reference =
+            |r: &Reference| ReferenceBody { name: r.name.clone(), owner: r.owner.clone(), launch: r.launch.clone() };
         let resource =
             |r: &Resource| ResourceBody { path: r.path.clone(), content: STANDARD.encode(r.content.as_slice()) };
         Self {
@@ -167,10 +164,7 @@ impl TryFrom<WorkloadBody> for Workload {
     type Error = BodyError;
 
     fn try_from(body: WorkloadBody) -> Result<Self, BodyError> {
-        let reference = |r: ReferenceBody| {
-            let measurement = bytes("measurement", &r.measurement)?;
-            Ok(Reference { name: r.name, owner: r.owner, measurement })
-        };
+        let reference = |r: ReferenceBody| Reference { name: r.name, owner: r.owner, launch: r.launch };
         let resource = |r: &ResourceBody| {
             let content = STANDARD.decode(&r.content);
             let content = content.map_err(|_| BodyError::Base64(belljar_rcar::sanitize(&r.path, 80)))?;
@@ -184,7 +178,7 @@ impl TryFrom<WorkloadBody> for Workload {
             name: body.name,
             owner: body.owner,
             initdata_digest: bytes("initdata_digest", &body.initdata_digest)?,
-            references: body.references.into_iter().map(reference).collect::<Result<_, BodyError>>()?,
+            references: body.references.into_iter().map(reference).collect(),
             resources: body.resources.iter().map(resource).collect::<Result<_, BodyError>>()?,
             rules: body.rules.iter().map(|rule| rule.parse::<Rule>()).collect::<Result<_, _>>()?,
             ttl,
@@ -215,8 +209,7 @@ async fn authorized(State(token): State<AdminToken>, request: Request, next: Nex
 }
 
 fn is_bearer(headers: &HeaderMap, token: &AdminToken) -> bool {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|found| token.matches(found))
+    bearer(headers).is_some_and(|found| token.matches(found))
 }
 
 async fn register(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>) -> Response {
@@ -308,7 +301,11 @@ mod tests {
                 name: name.clone(),
                 owner: name.clone(),
                 initdata_digest: digest,
-                references: vec![ReferenceBody { name: name.clone(), owner: name, measurement }],
+                references: vec![ReferenceBody {
+                    name: name.clone(),
+                    owner: name,
+                    launch: Launch::from([("measurement".to_owned(), measurement)]),
+                }],
                 resources: vec![ResourceBody { path, content: STANDARD.encode(content) }],
                 rules: vec![rule],
                 ttl_seconds: ttl,

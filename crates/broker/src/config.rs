@@ -1,11 +1,11 @@
 //! What a broker is made from.
 
-use crate::workload::Workload;
+use crate::{verify::Trust, workload::Workload};
 use aws_lc_rs::{
     digest::{SHA256, digest},
     rand,
 };
-use belljar_evidence::snp::Anchors;
+use belljar_collateral::Collection;
 use belljar_rcar::ear::{TokenError, TokenKey};
 use std::{
     fmt,
@@ -18,8 +18,10 @@ use zeroize::Zeroizing;
 /// Configuration; the default trusts AMD's roots, knows no workload, and has no admin API.
 #[derive(Debug)]
 pub struct Config {
-    /// Roots that evidence may end in. A software root counts only with `allow_software_tee`.
-    pub anchors: Anchors,
+    /// Roots that evidence may end in, and what of authentic evidence is taken.
+    pub trust: Trust,
+    /// The vendors' endorsements that are there from the start.
+    pub collateral: Collection,
     /// Admits evidence of a software TEE, which protects nothing from its host.
     pub allow_software_tee: bool,
     /// Key that signs tokens; a fresh one when absent.
@@ -37,7 +39,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            anchors: Anchors::amd(),
+            trust: Trust::default(),
+            collateral: Collection::default(),
             allow_software_tee: false,
             token_key: None,
             workloads: Vec::new(),
@@ -51,7 +54,7 @@ impl Default for Config {
 /// Bounds of what a broker keeps and how long it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions at once; further ones are refused with 429 until some expire.
+    /// Attestations within the lifetime of a session; further ones are refused with 429 until some expire.
     pub sessions: usize,
     /// Lifetime of a session, from its challenge on.
     pub session: Duration,
@@ -103,6 +106,9 @@ pub enum ConfigError {
     /// An admin token that can be guessed.
     #[error("admin token of {0} characters is too short; use 32 or more, for example from `openssl rand -hex 32`")]
     AdminToken(usize),
+    /// No random numbers.
+    #[error("no random numbers")]
+    Random,
     /// A limit of zero.
     #[error("limit {0} is zero")]
     Limit(&'static str),

@@ -3,9 +3,9 @@
 
 use crate::{
     admin,
-    release::Resolved,
-    session::{NoSession, State as Phase},
-    state::{Answer, Broker},
+    release::{Resolved, Shown},
+    session::{State as Phase, Use},
+    state::{Answer, Broker, Message},
 };
 use axum::{
     Router,
@@ -24,9 +24,15 @@ use belljar_rcar::{
     uri::is_segment,
     wire::{self, Attestation, Challenge, ErrorBody, Request, RuntimeData, Token},
 };
+use belljar_verifier::Evidence;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// The TEEs whose evidence is verified.
+const VERIFIED: [Tee; 6] = [Tee::Snp, Tee::Tdx, Tee::Sgx, Tee::AzSnpVtpm, Tee::AzTdxVtpm, Tee::Tpm];
+/// Whom a client means that names no tenant.
+const DEFAULT_TENANT: &str = "default";
 
 impl Broker {
     /// The HTTP service: `/kbs/v0`, and `/belljar/v1` when there is an admin token.
@@ -35,6 +41,7 @@ impl Broker {
             .route("/kbs/v0/auth", post(auth).layer(DefaultBodyLimit::max(wire::MAX_AUTH)))
             .route("/kbs/v0/attest", post(attest).layer(DefaultBodyLimit::max(wire::MAX_ATTEST)))
             .route("/kbs/v0/resource/{repository}/{kind}/{tag}", get(resource))
+            .route("/.well-known/jwks.json", get(keys))
             .merge(admin::routes(self))
             .fallback(async || error(StatusCode::NOT_FOUND, "NotFound", "no such path"))
             .layer(middleware::from_fn_with_state(self.clone(), in_time))
@@ -63,23 +70,17 @@ async fn auth(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>)
         Ok(request) => request,
         Err(e) => return refuse(&e.to_string()),
     };
-    if request.tee != Tee::Snp {
-        return refuse(&format!("tee {} is not verified by this broker; snp is", request.tee));
+    if !VERIFIED.contains(&request.tee) {
+        let known: Vec<String> = VERIFIED.iter().map(ToString::to_string).collect();
+        return refuse(&format!("tee {} is not verified by this broker; {} are", request.tee, known.join(", ")));
     }
-    let now = broker.now();
-    let lifetime = broker.limits().session.as_secs();
-    let opened = broker.sessions().open(request.tee, now, lifetime);
-    match opened {
-        Ok((id, nonce)) => {
+    let expires = broker.now().saturating_add(broker.limits().session.as_secs());
+    match broker.session_key().open(DEFAULT_TENANT, request.tee, expires) {
+        Ok((cookie, nonce)) => {
             let challenge = Challenge { nonce, extra_params: Value::String(String::new()) };
-            with_cookie(json(StatusCode::OK, &challenge), &id, now.saturating_add(lifetime))
+            with_cookie(json(StatusCode::OK, &challenge), &cookie, expires)
         }
-        Err(NoSession::Full) => {
-            let mut response = error(StatusCode::TOO_MANY_REQUESTS, "TooManySessions", "too many sessions; try later");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
-            response
-        }
-        Err(NoSession::Random) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "no random numbers"),
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, "Internal", &e.to_string()),
     }
 }
 
@@ -92,27 +93,33 @@ async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<B
         Ok(body) => body,
         Err(rejection) => return rejected(&rejection),
     };
-    let Some(id) = session_id(&headers) else { return refuse("no session cookie") };
+    let Some(cookie) = session_cookie(&headers) else { return refuse("no session cookie") };
     let now = broker.now();
-    // The nonce is used up before anything is looked at: one challenge, one try.
-    let (nonce, tee) = {
-        let mut sessions = broker.sessions();
-        let Some(session) = sessions.live(&id, now) else { return refuse("session is unknown or expired") };
-        match std::mem::replace(&mut session.state, Phase::Used) {
-            Phase::Challenged { nonce } => (nonce, session.tee),
-            state => {
-                session.state = state;
-                return refuse("the challenge was used before; ask for a new one");
-            }
-        }
+    let Some(session) = broker.session_key().live(&cookie, now) else { return refuse("session is unknown or expired") };
+    let Phase::Challenged { nonce } = session.state.clone() else {
+        return refuse("the challenge was used before; ask for a new one");
     };
+    // The nonce is used up before anything is looked at: one challenge, one try.
+    let spent = broker.used().spend(&session, now);
+    match spent {
+        Use::First => {}
+        Use::Again => return refuse("the challenge was used before; ask for a new one"),
+        Use::Full => {
+            let mut response = error(StatusCode::TOO_MANY_REQUESTS, "TooManySessions", "too many sessions; try later");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            return response;
+        }
+    }
+    let tee = session.tee;
     let refuse_message = |claim: &str, expected: &str, found: String, why: &str| {
         let denial = broker.refuse_message(tee, claim, expected, found);
         refuse(&format!("{why} (denial {})", denial.id))
     };
-    let message = match Attestation::<SnpEvidence>::parse(&body) {
+    let message = match read_attestation(tee, &body) {
         Ok(message) => message,
-        Err(e) => return refuse_message("message", "an attestation with snp evidence", e.to_string(), &e.to_string()),
+        Err(why) => {
+            return refuse_message("message", &format!("an attestation with {tee} evidence"), why.clone(), &why);
+        }
     };
     let RuntimeData { nonce: found, tee_pubkey } = &message.runtime_data;
     if *found != nonce {
@@ -122,10 +129,36 @@ async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<B
     if let Err(e) = PublicKey::from_jwk(tee_pubkey, ALGORITHM) {
         return refuse_message("tee-pubkey", "an ec key on p-256", e.to_string(), &e.to_string());
     }
-    match broker.attest(&id, &nonce, message) {
-        Answer::Admitted { token, expires } => with_cookie(json(StatusCode::OK, &Token { token }), &id, expires),
+    match broker.attest(session, &nonce, message) {
+        Answer::Admitted { token, cookie, expires } => {
+            with_cookie(json(StatusCode::OK, &Token { token }), &cookie, expires)
+        }
         Answer::Refused { denial } => refuse(&format!("{} is not as expected (denial {})", denial.claim, denial.id)),
     }
+}
+
+/// The message of `attest`, with evidence of the TEE that the session is for.
+fn read_attestation(tee: Tee, body: &[u8]) -> Result<Message, String> {
+    let message = |init_data, runtime_data, evidence, additional_evidence| Message {
+        init_data,
+        runtime_data,
+        evidence,
+        additional_evidence,
+    };
+    if tee == Tee::Snp {
+        // The most frequent one, and the longest in JSON: read into its own type.
+        let parsed = Attestation::<SnpEvidence>::parse(body).map_err(|e| e.to_string())?;
+        let belljar_rcar::wire::TeeEvidence { primary_evidence, additional_evidence } = parsed.tee_evidence;
+        let evidence = Evidence::of_snp(&primary_evidence).map_err(|e| e.to_string())?;
+        return Ok(message(parsed.init_data, parsed.runtime_data, evidence, additional_evidence));
+    }
+    let parsed = Attestation::<Value>::parse(body).map_err(|e| e.to_string())?;
+    let belljar_rcar::wire::TeeEvidence { primary_evidence, additional_evidence } = parsed.tee_evidence;
+    let evidence = Evidence::of_document(&primary_evidence).map_err(|e| belljar_rcar::sanitize(&e.to_string(), 200))?;
+    if evidence.kind().name() != tee.to_string() {
+        return Err(format!("the evidence is {}, not {tee}", evidence.kind()));
+    }
+    Ok(message(parsed.init_data, parsed.runtime_data, evidence, additional_evidence))
 }
 
 async fn resource(
@@ -134,12 +167,16 @@ async fn resource(
     Path((repository, kind, tag)): Path<(String, String, String)>,
 ) -> Response {
     let no_token = || error(StatusCode::UNAUTHORIZED, "TokenNotFound", "Attestation Token not found");
-    let Some(id) = session_id(&headers) else { return no_token() };
+    let shown = match (session_cookie(&headers), bearer(&headers)) {
+        (Some(cookie), _) => Shown::Cookie(cookie),
+        (None, Some(token)) => Shown::Token(token.to_owned()),
+        (None, None) => return no_token(),
+    };
     let segments = [repository, kind, tag];
     if !segments.iter().all(|segment| is_segment(segment)) {
         return error(StatusCode::BAD_REQUEST, "InvalidRequest", "not a resource path: repository/type/tag");
     }
-    match broker.resolve(&id, &segments.join("/")) {
+    match broker.resolve(&shown, &segments.join("/")) {
         Resolved::NoToken => no_token(),
         Resolved::Refused { denial } => {
             let detail = format!("Access denied by policy: {} (denial {})", denial.claim, denial.id);
@@ -154,10 +191,24 @@ async fn resource(
 }
 
 /// The session cookie's value.
-fn session_id(headers: &HeaderMap) -> Option<String> {
+fn session_cookie(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == wire::COOKIE).map(|(_, value)| value.to_owned())
+}
+
+/// The bearer's token.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// The keys that verify tokens (RFC 7517 §5).
+async fn keys(State(broker): State<Broker>) -> Response {
+    let mut key = serde_json::to_value(broker.token_key().to_jwk(Some(belljar_rcar::ear::ES256))).unwrap_or_default();
+    if let Some(members) = key.as_object_mut() {
+        members.insert("use".into(), "sig".into());
+    }
+    json(StatusCode::OK, &serde_json::json!({ "keys": [key] }))
 }
 
 fn with_cookie(mut response: Response, id: &str, expires: u64) -> Response {

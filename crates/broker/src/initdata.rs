@@ -1,6 +1,6 @@
 //! The digest of an init-data document, as the hardware carries it. Nothing else of the document is read here.
 
-use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512};
 use serde::Deserialize;
 
 /// Longest document, in bytes.
@@ -24,9 +24,11 @@ pub enum InitDataError {
     Algorithm(String),
 }
 
-/// The digest of the document's bytes by the hash that it names, as it stands in the 32 bytes of HOST_DATA: a longer one
-/// is truncated.
-pub fn host_data(document: &str) -> Result<[u8; 32], InitDataError> {
+/// The digest of the document's bytes by the hash that it names: 32, 48 or 64 bytes.
+///
+/// # Errors
+/// Any [`InitDataError`].
+pub fn digest(document: &str) -> Result<Vec<u8>, InitDataError> {
     #[derive(Deserialize)]
     struct Head {
         algorithm: String,
@@ -43,12 +45,25 @@ pub fn host_data(document: &str) -> Result<[u8; 32], InitDataError> {
         "sha512" | "sha-512" => &SHA512,
         other => return Err(InitDataError::Algorithm(belljar_rcar::sanitize(other, 32))),
     };
-    let hash = digest(algorithm, document.as_bytes());
+    Ok(aws_lc_rs::digest::digest(algorithm, document.as_bytes()).as_ref().to_vec())
+}
+
+/// The digest as it stands in the 32 bytes of HOST_DATA: a longer one is truncated. This names a document here, whatever
+/// register carried its digest.
+///
+/// # Errors
+/// Any [`InitDataError`].
+pub fn host_data(document: &str) -> Result<[u8; 32], InitDataError> {
+    digest(document).map(|digest| truncated(&digest))
+}
+
+/// The first 32 bytes; zeros where there are fewer.
+pub(crate) fn truncated(digest: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
-    for (place, byte) in out.iter_mut().zip(hash.as_ref()) {
+    for (place, byte) in out.iter_mut().zip(digest) {
         *place = *byte;
     }
-    Ok(out)
+    out
 }
 
 #[cfg(test)]
@@ -63,9 +78,9 @@ mod tests {
             host_data(&document).map(|found| (document, found))
         };
         let (document, found) = with("sha256").unwrap();
-        assert_eq!(found[..], *digest(&SHA256, document.as_bytes()).as_ref());
+        assert_eq!(found[..], *aws_lc_rs::digest::digest(&SHA256, document.as_bytes()).as_ref());
         let (document, found) = with("sha384").unwrap();
-        assert_eq!(found[..], digest(&SHA384, document.as_bytes()).as_ref()[..32]);
+        assert_eq!(found[..], aws_lc_rs::digest::digest(&SHA384, document.as_bytes()).as_ref()[..32]);
         assert_eq!(with("md5"), Err(InitDataError::Algorithm("md5".into())));
         assert!(matches!(host_data("version = \"0.1.0\""), Err(InitDataError::Toml(_))));
         let long = format!("algorithm = \"sha256\"\n#{}", " ".repeat(MAX_INITDATA));

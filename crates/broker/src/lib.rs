@@ -16,9 +16,9 @@
 //!
 //! ```no_run
 //! # async fn example(workload: belljar_broker::Workload, ark: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
-//! use belljar_broker::{Anchors, Broker, Config};
+//! use belljar_broker::{Anchors, Broker, Config, Trust};
 //! let broker = Broker::new(Config {
-//!     anchors: Anchors::amd().with_software_root(ark),
+//!     trust: Trust { amd: Anchors::amd().with_software_root(ark), ..Trust::default() },
 //!     allow_software_tee: true,
 //!     ..Config::default()
 //! })?;
@@ -33,6 +33,7 @@
 
 mod admin;
 mod appraisal;
+mod collateral;
 pub mod config;
 mod handshake;
 pub mod initdata;
@@ -42,6 +43,7 @@ pub mod remote;
 mod server;
 mod session;
 mod state;
+pub mod verify;
 pub mod workload;
 
 pub use admin::fuzz;
@@ -51,4 +53,5 @@ pub use record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release};
 pub use remote::{BrokerUrl, RemoteBroker, RemoteError};
 pub use server::{Listening, ServeError, TlsServer, serve_standalone};
 pub use state::Broker;
-pub use workload::{KnownWorkload, Measurement, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};
+pub use verify::{Launch, Trust};
+pub use workload::{KnownWorkload, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};

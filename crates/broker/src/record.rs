@@ -1,5 +1,6 @@
 //! What happened in a handshake, kept for the process that embeds the broker, and for the admin API.
 
+use crate::verify::Launch;
 use belljar_evidence as evidence;
 use belljar_rcar::ear::{Status, TrustVector};
 use serde::{Deserialize, Serialize};
@@ -124,12 +125,18 @@ pub struct HandshakeRecord {
     pub workloads: Vec<String>,
     /// HOST_DATA of the report, hex.
     pub host_data: Option<String>,
-    /// Launch measurement of the report, hex.
-    pub measurement: Option<String>,
+    /// What the launch was measured to.
+    pub launch: Launch,
+    /// What a policy may refuse: `vlek`, `debug-policy`, …
+    pub flags: Vec<String>,
+    /// Intel's combined TCB status.
+    pub tcb: Option<String>,
+    /// Whether Intel's collateral was in date: `fresh`, `in grace` or `stale`.
+    pub freshness: Option<String>,
     /// The init-data document as it was sent, for the record.
     pub init_data: Option<String>,
-    /// The report's 1184 bytes, hex.
-    pub report: Option<String>,
+    /// The main part of the evidence, hex: an SNP report, a quote, a paravisor's report, a TPM's message.
+    pub evidence: Option<String>,
     /// The certificates that came with it.
     pub chain: Vec<CertificateRecord>,
     /// The token that was given.

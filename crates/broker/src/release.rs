@@ -2,12 +2,15 @@
 //! a rule that names the path.
 
 use crate::{
+    appraisal::describe_launch,
     record::{Denial, Release},
-    session::State,
+    session::{Identity, State},
     state::{Broker, random_hex},
+    verify::Launch,
     workload::{Reference, Workload},
 };
-use belljar_rcar::Jwk;
+use belljar_rcar::{Jwk, ear};
+use serde::Deserialize;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -26,14 +29,62 @@ pub(crate) enum Resolved {
     NoToken,
 }
 
+/// What a client shows for having attested.
+pub(crate) enum Shown {
+    Cookie(String),
+    Token(String),
+}
+
+/// What a token says about its holder, besides what upstream's tokens say.
+#[derive(Deserialize)]
+struct Holder {
+    #[serde(with = "hex")]
+    contract: [u8; 32],
+    launch: Launch,
+    #[serde(with = "hex")]
+    chip: Vec<u8>,
+    record: String,
+}
+
 impl Broker {
-    /// Decides about a resource.
-    pub(crate) fn resolve(&self, session: &str, path: &str) -> Resolved {
-        let now = self.now();
-        let identity = match self.sessions().live(session, now).map(|session| session.state.clone()) {
-            Some(State::Attested(identity)) if identity.token_expires > now => identity,
-            _ => return Resolved::NoToken,
+    /// Who shows this, as long as it is good.
+    fn identify(&self, shown: &Shown, now: u64) -> Option<Box<Identity>> {
+        let identity = match shown {
+            Shown::Cookie(cookie) => {
+                let session = self.session_key().live(cookie, now)?;
+                match session.state {
+                    State::Attested(identity) => identity,
+                    State::Challenged { .. } => self.used().admitted(&session.id)?,
+                }
+            }
+            Shown::Token(token) => Box::new(self.holder(token, now)?),
         };
+        (identity.token_expires > now).then_some(identity)
+    }
+
+    /// The holder of a token that this broker signed.
+    fn holder(&self, token: &str, now: u64) -> Option<Identity> {
+        let claims =
+            ear::verify(token, self.token_key(), now).map_err(|error| tracing::debug!(%error, "token refused")).ok()?;
+        let cpu = claims.submods.get("cpu0")?;
+        let said = |pointer: &str| cpu.annotated_evidence.pointer(pointer).cloned().unwrap_or_default();
+        let holder: Holder = serde_json::from_value(said("/belljar")).ok()?;
+        Some(Identity {
+            kind: cpu.tee.clone()?,
+            host_data: holder.contract,
+            launch: holder.launch,
+            chip: holder.chip,
+            tee_key: serde_json::from_value(said("/runtime_data_claims/tee-pubkey")).ok()?,
+            token_issued: claims.iat,
+            token_expires: claims.exp,
+            record: holder.record,
+        })
+    }
+
+    /// Decides about a resource.
+    pub(crate) fn resolve(&self, shown: &Shown, path: &str) -> Resolved {
+        let now = self.now();
+        let Some(identity) = self.identify(shown, now) else { return Resolved::NoToken };
         let deny = |claim: &str, expected: String, found: String, owner: String| {
             let denial = Denial {
                 id: random_hex::<6>().unwrap_or_default(),
@@ -55,13 +106,12 @@ impl Broker {
             let found = hex::encode(identity.host_data);
             return deny("host_data", "a registered workload".into(), found, "who registers workloads".into());
         }
-        let runs_as = |workload: &&Arc<Workload>| {
-            workload.references.iter().any(|reference| reference.measurement == identity.measurement)
-        };
+        let runs_as =
+            |workload: &&Arc<Workload>| workload.references.iter().any(|reference| reference.matches(&identity.launch));
         let admitted: Vec<_> = workloads.iter().filter(runs_as).collect();
         if admitted.is_empty() {
             let (expected, owner) = describe_references(workloads.iter().flat_map(|w| &w.references));
-            return deny("measurement", expected, hex::encode(identity.measurement), owner);
+            return deny("measurement", expected, describe_launch(&identity.launch), owner);
         }
         let named: Vec<_> = admitted.iter().filter(|w| w.rules.iter().any(|rule| rule.matches(path))).collect();
         if named.is_empty() {
@@ -104,7 +154,7 @@ pub(crate) fn describe_references<'a>(references: impl Iterator<Item = &'a Refer
     let mut values = Vec::new();
     let mut owners = Vec::new();
     for reference in references {
-        let value = format!("{} ({})", hex::encode(reference.measurement), reference.name);
+        let value = format!("{} ({})", describe_launch(&reference.launch), reference.name);
         if !values.contains(&value) {
             values.push(value);
         }

@@ -1,19 +1,19 @@
 use crate::{
     appraisal::{self, Appraised, Known},
+    collateral::{self, Shelf},
     config::{AdminToken, Clock, Config, ConfigError, Limits},
-    record::{CertificateRecord, CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
-    session::{Identity, Sessions, State},
+    record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
+    session::{Identity, Session, SessionKey, State, Used},
+    verify::{Said, Trust},
     workload::{KnownWorkload, Workload, WorkloadError, WorkloadId},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use belljar_evidence::snp::Anchors;
 use belljar_rcar::{
     InitData, Jwk, PublicKey, Tee,
     ear::{Appraisal, Claims, ISSUER, PROFILE, Status, TokenKey, TrustVector, VerifierId},
-    snp::SnpEvidence,
-    wire::Attestation,
+    wire::RuntimeData,
 };
-use serde_json::json;
+use belljar_verifier::Evidence;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -28,13 +28,15 @@ pub struct Broker {
 }
 
 struct Inner {
-    anchors: Anchors,
+    trust: Trust,
+    shelf: Arc<Shelf>,
     allow_software_tee: bool,
     token_key: TokenKey,
     admin_token: Option<AdminToken>,
     limits: Limits,
     clock: Arc<dyn Clock>,
-    sessions: Mutex<Sessions>,
+    session_key: SessionKey,
+    used: Mutex<Used>,
     workloads: Mutex<Vec<Registered>>,
     records: Mutex<Ring>,
     events: broadcast::Sender<Arc<HandshakeRecord>>,
@@ -47,9 +49,17 @@ struct Registered {
     workload: Arc<Workload>,
 }
 
+/// A message of `attest` that was understood.
+pub(crate) struct Message {
+    pub(crate) init_data: Option<InitData>,
+    pub(crate) runtime_data: RuntimeData,
+    pub(crate) evidence: Evidence,
+    pub(crate) additional_evidence: String,
+}
+
 /// What an attestation ends in.
 pub(crate) enum Answer {
-    Admitted { token: String, expires: u64 },
+    Admitted { token: String, cookie: String, expires: u64 },
     Refused { denial: Denial },
 }
 
@@ -62,7 +72,7 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// A broker with this configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { anchors, allow_software_tee, token_key, workloads, admin_token, limits, clock } = config;
+        let Config { trust, collateral, allow_software_tee, token_key, workloads, admin_token, limits, clock } = config;
         for (name, limit) in [
             ("sessions", limits.sessions),
             ("records", limits.records),
@@ -75,13 +85,15 @@ impl Broker {
         }
         let token_key = token_key.map_or_else(TokenKey::generate, Ok)?;
         let inner = Inner {
-            anchors,
+            shelf: Arc::new(Shelf::new(trust.amd.clone(), trust.intel.clone(), collateral)),
+            trust,
             allow_software_tee,
             token_key,
             admin_token,
             limits,
             clock,
-            sessions: Mutex::new(Sessions::new(limits.sessions)),
+            session_key: SessionKey::generate().map_err(|_| ConfigError::Random)?,
+            used: Mutex::new(Used::new(limits.sessions)),
             workloads: Mutex::new(Vec::new()),
             records: Mutex::new(Ring::new(limits.records)),
             events: broadcast::channel(64).0,
@@ -117,6 +129,12 @@ impl Broker {
         workloads.len() < before
     }
 
+    /// Fetches endorsements that evidence needs and that are not at hand, and renews those that grow old, for as long as
+    /// the future is polled. No handshake waits for it.
+    pub async fn keep_collateral(&self, fetcher: belljar_collateral::Fetcher) {
+        collateral::keep(Arc::clone(&self.inner.shelf), fetcher).await;
+    }
+
     /// The workloads that are known now, oldest registration first.
     pub fn known(&self) -> Vec<KnownWorkload> {
         let now = self.now();
@@ -127,7 +145,7 @@ impl Broker {
             name: workload.name.clone(),
             owner: workload.owner.clone(),
             initdata_digest: workload.initdata_digest,
-            measurements: workload.references.iter().map(|reference| reference.measurement).collect(),
+            launches: workload.references.iter().map(|reference| reference.launch.clone()).collect(),
             resources: workload.resources.iter().map(|resource| resource.path.clone()).collect(),
         })
         .collect()
@@ -160,8 +178,12 @@ impl Broker {
         self.inner.clock.now()
     }
 
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        lock(&self.inner.sessions)
+    pub(crate) fn session_key(&self) -> &SessionKey {
+        &self.inner.session_key
+    }
+
+    pub(crate) fn used(&self) -> MutexGuard<'_, Used> {
+        lock(&self.inner.used)
     }
 
     /// The workloads behind a HOST_DATA value.
@@ -173,60 +195,68 @@ impl Broker {
     }
 
     /// Appraises evidence for a session whose nonce was just used up. `nonce` is the challenge's.
-    pub(crate) fn attest(&self, session: &str, nonce: &str, message: Attestation<SnpEvidence>) -> Answer {
+    pub(crate) fn attest(&self, session: Session, nonce: &str, message: Message) -> Answer {
         let now = self.now();
         let workloads = lock(&self.inner.workloads);
         let live: Vec<Arc<Workload>> =
             workloads.iter().filter(|known| known.is_live(now)).map(|known| known.workload.clone()).collect();
         drop(workloads);
-        let Attestation { init_data, runtime_data, tee_evidence } = message;
-        let evidence = &tee_evidence.primary_evidence;
+        let Message { init_data, runtime_data, evidence, additional_evidence } = message;
         let appraised = appraisal::appraise(
             &Known {
-                anchors: &self.inner.anchors,
+                trust: &self.inner.trust,
+                shelf: &self.inner.shelf,
                 allow_software_tee: self.inner.allow_software_tee,
                 workloads: &live,
                 at: now,
             },
-            evidence,
+            &evidence,
             &appraisal::Bound {
                 nonce,
                 runtime_data: &runtime_data,
-                additional_evidence: &tee_evidence.additional_evidence,
+                additional_evidence: &additional_evidence,
                 init_data: init_data.as_ref(),
             },
         );
-        let mut record = new_record(now, &appraised, evidence, init_data);
-        let token_expires = now.saturating_add(self.inner.limits.token.as_secs());
-        let token = match (&record.denial, &appraised.report) {
-            (None, Some(_)) => self.token(now, token_expires, &appraised, &runtime_data.tee_pubkey, nonce),
-            _ => None,
-        };
-        let answer = match (record.denial.clone(), token, &appraised.report) {
+        let mut record = new_record(now, &appraised, init_data);
+        let said = match (&record.denial, &appraised.verified.said, appraised.host_data) {
             (Some(denial), ..) => {
+                let denial = denial.clone();
                 tracing::warn!(%denial, "attestation refused");
-                Answer::Refused { denial }
+                self.publish(record);
+                return Answer::Refused { denial };
             }
-            (None, Some(token), Some(report)) => {
+            (None, Some(said), Some(host_data)) => Some((said, host_data)),
+            (None, ..) => None,
+        };
+        let token_expires = now.saturating_add(self.inner.limits.token.as_secs());
+        let admitted = said.and_then(|(said, host_data)| {
+            let token =
+                self.token(now, token_expires, &appraised, said, &runtime_data.tee_pubkey, nonce, &record.id)?;
+            let identity = Identity {
+                kind: appraised.tee().to_owned(),
+                host_data,
+                launch: said.launch.clone(),
+                chip: said.chip.clone(),
+                tee_key: runtime_data.tee_pubkey.clone(),
+                token_issued: now,
+                token_expires,
+                record: record.id.clone(),
+            };
+            self.used().admit(&session.id, &identity);
+            let session = Session { state: State::Attested(Box::new(identity)), ..session };
+            let expires = session.expires;
+            let cookie = self.inner.session_key.seal(&session).ok()?;
+            Some((token, cookie, expires))
+        });
+        let answer = match admitted {
+            Some((token, cookie, expires)) => {
                 record.admitted = true;
                 record.token = Some(token.clone());
-                let identity = Identity {
-                    host_data: report.host_data,
-                    measurement: report.measurement,
-                    tee_key: runtime_data.tee_pubkey,
-                    token_expires,
-                    record: record.id.clone(),
-                };
-                let mut sessions = self.sessions();
-                let mut expires = token_expires;
-                if let Some(session) = sessions.live(session, now) {
-                    session.state = State::Attested(Box::new(identity));
-                    expires = session.expires;
-                }
                 tracing::info!(record = %record.id, tee = %record.tee, "workload admitted");
-                Answer::Admitted { token, expires }
+                Answer::Admitted { token, cookie, expires }
             }
-            (None, ..) => {
+            None => {
                 let denial = Denial {
                     id: record.id.clone(),
                     refused: "attestation".into(),
@@ -273,9 +303,12 @@ impl Broker {
             denial: Some(denial.clone()),
             workloads: Vec::new(),
             host_data: None,
-            measurement: None,
+            launch: Default::default(),
+            flags: Vec::new(),
+            tcb: None,
+            freshness: None,
             init_data: None,
-            report: None,
+            evidence: None,
             chain: Vec::new(),
             token: None,
             releases: Vec::new(),
@@ -283,18 +316,44 @@ impl Broker {
         denial
     }
 
-    fn token(&self, iat: u64, exp: u64, appraised: &Appraised, tee_key: &Jwk, nonce: &str) -> Option<String> {
-        let report = appraised.report.as_ref()?;
+    #[allow(clippy::too_many_arguments)]
+    fn token(
+        &self,
+        iat: u64,
+        exp: u64,
+        appraised: &Appraised,
+        said: &Said,
+        tee_key: &Jwk,
+        nonce: &str,
+        record: &str,
+    ) -> Option<String> {
+        let mut evidence = said.claims.clone();
+        let verified = &appraised.verified;
+        let tcb = verified.tcb.as_ref();
+        let of_all = json!({
+            "belljar": {
+                "software_tee": verified.software,
+                "flags": verified.flags,
+                "tcb_status": tcb.map(|tcb| tcb.combined.name()),
+                "collateral": verified.freshness.map(|freshness| freshness.name()),
+                "workloads": appraised.workloads,
+                "contract": appraised.host_data.map(hex::encode),
+                "launch": said.launch,
+                "chip": hex::encode(&said.chip),
+                "record": record,
+            },
+            "report_data": hex::encode(said.report_data.found()),
+            "init_data": hex::encode(said.host_data.found()),
+            "runtime_data_claims": { "tee-pubkey": tee_key, "nonce": nonce, "additional-evidence": "" },
+        });
+        if let (Some(all), Value::Object(of_all)) = (evidence.as_object_mut(), of_all) {
+            all.extend(of_all);
+        }
         let appraisal = Appraisal {
             status: appraised.trust_vector.status(),
             trust_vector: appraised.trust_vector,
             policy_id: "default".into(),
-            annotated_evidence: json!({
-                "snp": appraisal::snp_claims(report, appraised.software),
-                "report_data": hex::encode(report.report_data),
-                "init_data": hex::encode(report.host_data),
-                "runtime_data_claims": { "tee-pubkey": tee_key, "nonce": nonce, "additional-evidence": "" },
-            }),
+            annotated_evidence: evidence,
             identifiers: json!({ "validated": {} }),
             tee: Some(appraised.tee().into()),
         };
@@ -333,7 +392,7 @@ impl Registered {
     }
 }
 
-fn new_record(at: u64, appraised: &Appraised, evidence: &SnpEvidence, init_data: Option<InitData>) -> HandshakeRecord {
+fn new_record(at: u64, appraised: &Appraised, init_data: Option<InitData>) -> HandshakeRecord {
     let id = random_hex::<6>().unwrap_or_default();
     let denial = appraised.first_failure().map(|check| Denial {
         id: id.clone(),
@@ -343,10 +402,8 @@ fn new_record(at: u64, appraised: &Appraised, evidence: &SnpEvidence, init_data:
         found: check.found.clone(),
         owner: check.owner.clone().unwrap_or_else(|| "the hardware's specification".into()),
     });
-    let certificate = |entry: &belljar_rcar::snp::CertEntry| CertificateRecord {
-        kind: format!("{:?}", entry.cert_type),
-        der: STANDARD.encode(&entry.data),
-    };
+    let verified = &appraised.verified;
+    let said = verified.said.as_ref();
     HandshakeRecord {
         id,
         at,
@@ -354,14 +411,17 @@ fn new_record(at: u64, appraised: &Appraised, evidence: &SnpEvidence, init_data:
         admitted: false,
         status: appraised.trust_vector.status(),
         trust_vector: appraised.trust_vector,
-        checks: appraised.checks.clone(),
+        checks: verified.checks.clone(),
         denial,
         workloads: appraised.workloads.clone(),
-        host_data: appraised.report.as_ref().map(|report| hex::encode(report.host_data)),
-        measurement: appraised.report.as_ref().map(|report| hex::encode(report.measurement)),
+        host_data: appraised.host_data.map(hex::encode),
+        launch: said.map(|said| said.launch.clone()).unwrap_or_default(),
+        flags: verified.flags.clone(),
+        tcb: verified.tcb.as_ref().map(|tcb| tcb.combined.name().to_owned()),
+        freshness: verified.freshness.map(|freshness| freshness.name().to_owned()),
         init_data: init_data.map(|document| document.body),
-        report: evidence.report_bytes().ok().map(hex::encode),
-        chain: evidence.certificates().unwrap_or_default().iter().map(certificate).collect(),
+        evidence: (!verified.raw.is_empty()).then(|| hex::encode(&verified.raw)),
+        chain: verified.chain.clone(),
         token: None,
         releases: Vec::new(),
     }

@@ -1,6 +1,7 @@
 //! Who may get what. A workload is known by the digest of its init-data document (which holds its contract), and may run
 //! as any of its reference measurements. Its rules name the resources that it gets; there are no others.
 
+use crate::verify::Launch;
 use belljar_rcar::uri::is_segment;
 use std::{fmt, str::FromStr, time::Duration};
 use zeroize::Zeroizing;
@@ -10,18 +11,61 @@ pub const MAX_ENTRIES: usize = 256;
 /// Longest name of a workload, an owner or a reference, in characters.
 pub const MAX_NAME: usize = 128;
 
-/// An SNP launch measurement, 48 bytes.
-pub type Measurement = [u8; 48];
+/// Longest value of a launch, in characters: a digest of 64 bytes.
+const MAX_VALUE: usize = 128;
 
-/// A launch measurement that is expected, and who says so.
+/// A launch that is expected, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// Name of the set or of the launch, such as `guest 0.1.0, 2 vCPUs`.
     pub name: String,
     /// Who computed or approved it; a denial names them.
     pub owner: String,
-    /// The value.
-    pub measurement: Measurement,
+    /// The values that it is measured to; each of them must be found.
+    pub launch: Launch,
+}
+
+impl Reference {
+    /// A launch of an SNP guest, or of the software TEE, which measures in the same way.
+    pub fn snp(name: impl Into<String>, owner: impl Into<String>, measurement: [u8; 48]) -> Self {
+        let launch = Launch::from([("measurement".to_owned(), hex::encode(measurement))]);
+        Self { name: name.into(), owner: owner.into(), launch }
+    }
+
+    /// Whether a launch is this one.
+    pub fn matches(&self, found: &Launch) -> bool {
+        !self.launch.is_empty() && self.launch.iter().all(|(name, value)| found.get(name) == Some(value))
+    }
+
+    /// Whether it says enough to tell one launch from another.
+    fn check(&self) -> Result<(), WorkloadError> {
+        let named = |name: &str| self.launch.contains_key(name);
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        for (name, value) in &self.launch {
+            let known = match name.as_str() {
+                "measurement" | "mrtd" | "rtmr0" | "rtmr1" | "rtmr2" | "rtmr3" => value.len() == 96,
+                "mrenclave" | "mrsigner" => value.len() == 64,
+                "isv_prod_id" | "isv_svn" => value.parse::<u16>().is_ok_and(|number| number.to_string() == *value),
+                _ => {
+                    let register = name.strip_prefix("pcr").filter(|number| number.len() == 2);
+                    register.and_then(|number| number.parse::<u8>().ok()).is_some_and(|number| number < 24)
+                        && matches!(value.len(), 64 | 96 | MAX_VALUE)
+                }
+            };
+            let is_number = matches!(name.as_str(), "isv_prod_id" | "isv_svn");
+            if !known || !is_number && !value.bytes().all(digit) {
+                return Err(WorkloadError::Value(belljar_rcar::sanitize(name, 32)));
+            }
+        }
+        // The first memory of a TD is its firmware; kernel, command line and initrd are in the registers 1 and 2.
+        let td = named("mrtd") && named("rtmr1") && named("rtmr2");
+        let enclave = named("mrenclave") || named("mrsigner") && named("isv_prod_id") && named("isv_svn");
+        let boot = self.launch.keys().any(|name| name.starts_with("pcr")) && !named("mrtd");
+        if named("measurement") || td || enclave || boot {
+            return Ok(());
+        }
+        Err(WorkloadError::Incomplete(self.name.clone()))
+    }
 }
 
 /// A secret at a path.
@@ -108,8 +152,8 @@ pub struct KnownWorkload {
     pub owner: String,
     /// Digest of its init-data document.
     pub initdata_digest: [u8; 32],
-    /// Launch measurements that it may run as.
-    pub measurements: Vec<Measurement>,
+    /// Launches that it may run as.
+    pub launches: Vec<Launch>,
     /// Paths of its resources.
     pub resources: Vec<String>,
 }
@@ -151,6 +195,16 @@ pub enum WorkloadError {
         /// How many.
         found: usize,
     },
+    /// Not a value of a launch.
+    #[error(
+        "launch value {0:?} is none: measurement, mrtd, rtmr0 to rtmr3, mrenclave, mrsigner and pcr00 to pcr23 in lowercase hex of their length, isv_prod_id and isv_svn in decimal"
+    )]
+    Value(String),
+    /// Too little to tell one launch from another.
+    #[error(
+        "reference {0:?} does not tell one launch from another; name measurement (SNP), mrtd with rtmr1 and rtmr2 (TDX), mrenclave or mrsigner with isv_prod_id and isv_svn (SGX), or registers (TPM)"
+    )]
+    Incomplete(String),
     /// Not `repository/type/tag`.
     #[error("resource path {0:?} is not repository/type/tag of letters, digits, '.', '_' and '-'")]
     Path(String),
@@ -192,6 +246,7 @@ impl Workload {
         for reference in &self.references {
             name("reference name", &reference.name)?;
             name("reference owner", &reference.owner)?;
+            reference.check()?;
         }
         for (what, found) in
             [("references", self.references.len()), ("resources", self.resources.len()), ("rules", self.rules.len())]
@@ -244,7 +299,7 @@ mod tests {
             name: "scorer".into(),
             owner: "team".into(),
             initdata_digest: [1; 32],
-            references: vec![Reference { name: "guest".into(), owner: "measure".into(), measurement: [2; 48] }],
+            references: vec![Reference::snp("guest", "measure", [2; 48])],
             resources: vec![Resource { path: "default/key/1".into(), content: Zeroizing::new(vec![3]) }],
             rules: vec!["default/key/1".parse().unwrap()],
             ttl: None,

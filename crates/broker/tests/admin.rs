@@ -11,7 +11,7 @@
 mod common;
 
 use belljar_broker::{
-    AdminToken, Broker, BrokerUrl, Config, ConfigError, Limits, RemoteBroker, RemoteError, ServeError, Workload,
+    AdminToken, Broker, BrokerUrl, Config, ConfigError, Limits, RemoteBroker, RemoteError, ServeError, Trust, Workload,
     WorkloadError, serve_standalone,
 };
 use belljar_rcar::Tee;
@@ -69,7 +69,7 @@ async fn known_workloads_are_listed_by_name_without_their_secrets() {
     assert_eq!(known[0].name, name);
     assert_eq!(known[0].owner, expected.owner);
     assert_eq!(known[0].initdata_digest, expected.initdata_digest);
-    assert_eq!(known[0].measurements, expected.references.iter().map(|r| r.measurement).collect::<Vec<_>>());
+    assert_eq!(known[0].launches, expected.references.iter().map(|r| r.launch.clone()).collect::<Vec<_>>());
     assert_eq!(known[0].resources, expected.resources.iter().map(|r| r.path.clone()).collect::<Vec<_>>());
     remote.withdraw(&first).await.unwrap();
     assert_eq!(remote.known(name).await.unwrap().iter().map(|known| known.id.clone()).collect::<Vec<_>>(), [second]);
@@ -113,7 +113,7 @@ async fn without_an_admin_token_there_is_no_such_api() {
 fn body(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body = json!({
         "name": "scorer", "owner": "team", "initdata_digest": "ab".repeat(32),
-        "references": [{ "name": "guest", "owner": "measure", "measurement": "cd".repeat(48) }],
+        "references": [{ "name": "guest", "owner": "measure", "launch": { "measurement": "cd".repeat(48) } }],
         "resources": [{ "path": "default/key/1", "content": "c2VjcmV0" }],
         "rules": ["default/key/1"], "ttl_seconds": 60
     });
@@ -140,7 +140,11 @@ async fn each_fault_of_a_registration_is_told() {
     };
     told(body(|b| b["extra"] = 1.into()), "unknown field `extra`").await;
     told(body(|b| b["initdata_digest"] = "ab".into()), "initdata_digest is not hexadecimal").await;
-    told(body(|b| b["references"][0]["measurement"] = "zz".repeat(48).into()), "measurement is not hexadecimal").await;
+    told(
+        body(|b| b["references"][0]["launch"]["measurement"] = "zz".repeat(48).into()),
+        "launch value \"measurement\" is none",
+    )
+    .await;
     told(body(|b| b["references"] = json!([])), "no reference measurement").await;
     told(body(|b| b["resources"][0]["content"] = "*".into()), "is not base64").await;
     told(body(|b| b["resources"][0]["path"] = "a/../b".into()), "is not repository/type/tag").await;
@@ -186,7 +190,7 @@ async fn a_broker_that_is_away_or_another_is_told_apart() {
 async fn a_standalone_broker_serves_both() {
     let chip = common::Chip::new();
     let config = Config {
-        anchors: chip.keys.anchors(),
+        trust: Trust { amd: chip.keys.anchors(), ..Trust::default() },
         allow_software_tee: true,
         admin_token: Some(token(ADMIN)),
         ..Config::default()

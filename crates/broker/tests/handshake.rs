@@ -11,7 +11,7 @@
 mod common;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use belljar_broker::{Anchors, Broker, Config, Limits, Outcome, Workload};
+use belljar_broker::{Anchors, Broker, Config, Limits, Outcome, Reference, Trust, Workload};
 use belljar_evidence::snp::builtin;
 use belljar_rcar::{
     Attester, Client, ClientError, InitData, ResourceUri, Step, Tee,
@@ -48,11 +48,11 @@ async fn an_expected_workload_gets_its_secret() {
     assert_eq!(record.check("host_data").unwrap().owner.as_deref(), Some("fraud team"));
     assert_eq!(record.workloads, ["scorer"]);
     assert_eq!(record.init_data.as_deref(), Some(DOCUMENT));
-    assert_eq!(record.measurement, Some(hex::encode(MEASUREMENT)));
-    assert_eq!(record.report.as_ref().unwrap().len(), 2 * 1184);
+    assert_eq!(record.launch["measurement"], hex::encode(MEASUREMENT));
+    assert_eq!(record.evidence.as_ref().unwrap().len(), 2 * 1184);
     let kinds: Vec<_> = record.chain.iter().map(|c| c.kind.as_str()).collect();
-    assert_eq!(kinds, ["VCEK", "ASK", "ARK"]);
-    assert_eq!(STANDARD.decode(&record.chain[2].der).unwrap(), world.chip.keys.ark());
+    assert_eq!(kinds, ["VEK", "ASK"]);
+    assert_eq!(STANDARD.decode(&record.chain[1].der).unwrap(), world.chip.keys.chain().ask);
     assert_eq!(record.token.as_deref(), Some(token.as_str()));
     let [release] = &record.releases[..] else { panic!("{:?}", record.releases) };
     assert_eq!((release.resource.as_str(), release.bytes, &release.denial), (PATH, Some(SECRET.len()), &None));
@@ -174,7 +174,7 @@ async fn a_software_tee_needs_leave() {
 
 #[tokio::test]
 async fn a_root_that_is_not_known_is_refused() {
-    let world = World::with(|config| config.anchors = Anchors::amd()).await;
+    let world = World::with(|config| config.trust.amd = Anchors::amd()).await;
     assert_eq!(denied(&world, &|_| (), Some(DOCUMENT)).await, "chain-to-anchor");
     assert_eq!(world.last().trust_vector.hardware, 97);
     assert_eq!(world.last().denial.clone().unwrap().owner, "this broker's trust anchors");
@@ -281,7 +281,7 @@ async fn a_withdrawn_or_expired_workload_gets_nothing() {
     assert_eq!(refusal(client.resource(&uri(URI)).await.unwrap_err()).1, "PolicyDeny");
     // Its measurement is withdrawn, and the workload is not.
     let mut other = workload();
-    other.references[0].measurement = [1; 48];
+    other.references[0] = Reference::snp("guest", "measure", [1; 48]);
     world.broker.register(other).unwrap();
     assert_eq!(refusal(client.resource(&uri(URI)).await.unwrap_err()).1, "PolicyDeny");
     assert_eq!(denied(&world), "measurement");
@@ -362,7 +362,7 @@ async fn shutdown_answers_and_then_is_away() {
 async fn a_stream_without_tcp_is_served() {
     let chip = Chip::new();
     let broker = Broker::new(Config {
-        anchors: Anchors::none().with_software_root(chip.keys.ark()),
+        trust: Trust { amd: Anchors::none().with_software_root(chip.keys.ark()), ..Trust::default() },
         allow_software_tee: true,
         workloads: vec![workload()],
         ..Config::default()

@@ -15,7 +15,7 @@
 mod common;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use belljar_broker::{Anchors, Outcome, Workload};
+use belljar_broker::{Anchors, Outcome, Reference, Workload};
 use belljar_rcar::{
     InitData, Tee,
     snp::{CertEntry, CertType, SnpEvidence},
@@ -59,10 +59,10 @@ fn handshake(folder: &Path, entry: &Value) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let world = World::with(|config| {
-            config.anchors = Anchors::amd();
+            config.trust.amd = Anchors::amd();
             config.allow_software_tee = false;
             let mut expected = Workload { initdata_digest: raw[0xc0..0xe0].try_into().unwrap(), ..workload() };
-            expected.references[0].measurement = raw[0x90..0xc0].try_into().unwrap();
+            expected.references[0] = Reference::snp("real", "the vectors", raw[0x90..0xc0].try_into().unwrap());
             config.workloads = vec![expected];
         })
         .await;

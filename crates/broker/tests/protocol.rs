@@ -60,7 +60,8 @@ fn error(answer: &Answer) -> (u16, String, String) {
 fn cookie(answer: &Answer) -> String {
     let [cookie] = &answer.cookies[..] else { panic!("{:?}", answer.cookies) };
     let (value, expires) = cookie.strip_prefix("kbs-session-id=").unwrap().split_once("; Expires=").unwrap();
-    assert!(value.len() == 32 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{cookie}");
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    assert!(value.len() > 32 && value.bytes().all(plain), "{cookie}");
     assert!(expires.len() == 29 && expires.ends_with(" GMT"), "{cookie}");
     value.to_owned()
 }
@@ -108,15 +109,52 @@ async fn the_recorded_exchange_step_by_step() {
     let key = TeeKey::generate().unwrap();
     let message = attestation(&world, nonce, &key).to_string();
     let answer = post(&mut connection, "/kbs/v0/attest", Some(&id), &message).await;
-    assert_eq!((answer.status.as_u16(), cookie(&answer)), (200, id.clone()));
+    let attested = cookie(&answer);
+    assert_eq!(answer.status.as_u16(), 200);
     let token: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(token.as_object().unwrap().len(), 1);
     assert_eq!(token["token"].as_str().unwrap().split('.').count(), 3);
 
-    let answer = get(&mut connection, "/kbs/v0/resource/default/key/1", Some(&id)).await;
-    // 434 bytes, as recorded for a resource of 32 bytes.
-    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 434));
+    // A client keeps the cookie that `attest` sets; one that goes on with that of its challenge is served as well.
+    for id in [attested, id] {
+        let answer = get(&mut connection, "/kbs/v0/resource/default/key/1", Some(&id)).await;
+        // 434 bytes, as recorded for a resource of 32 bytes.
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 434));
+        assert_eq!(Jwe::parse(&answer.body).unwrap().decrypt(&key).unwrap().as_slice(), SECRET);
+    }
+    // Or the token by itself.
+    let bearer = |token: &str| [(header::AUTHORIZATION, format!("Bearer {token}"))];
+    let token = token["token"].as_str().unwrap();
+    let path = "/kbs/v0/resource/default/key/1";
+    let answer = connection.send(Method::GET, path, &bearer(token), None, 1 << 20).await.unwrap();
     assert_eq!(Jwe::parse(&answer.body).unwrap().decrypt(&key).unwrap().as_slice(), SECRET);
+    // Its twin differs in one character of the claims.
+    let (head, rest) = token.split_once('.').unwrap();
+    let at = rest.len() / 3;
+    let other = if &rest[at..=at] == "A" { "B" } else { "A" };
+    let altered = format!("{head}.{}{other}{}", &rest[..at], &rest[at + 1..]);
+    let answer = connection.send(Method::GET, path, &bearer(&altered), None, 1 << 20).await.unwrap();
+    assert_eq!(error(&answer), (401, "TokenNotFound".into(), "Attestation Token not found".into()));
+    // And it ends.
+    world.clock.advance(300);
+    let answer = connection.send(Method::GET, path, &bearer(token), None, 1 << 20).await.unwrap();
+    assert_eq!(error(&answer).1, "TokenNotFound");
+}
+
+#[tokio::test]
+async fn the_keys_of_tokens_are_published() {
+    let world = World::new().await;
+    let token = world.attest(&|_| ()).await.unwrap().token().unwrap().token.clone();
+    let mut c = world.connection().await;
+    let answer = get(&mut c, "/.well-known/jwks.json", None).await;
+    let keys: Value = serde_json::from_slice(&answer.body).unwrap();
+    let header =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, token.split('.').next().unwrap());
+    let header: Value = serde_json::from_slice(&header.unwrap()).unwrap();
+    for member in ["kty", "crv", "x", "y", "alg"] {
+        assert_eq!(keys["keys"][0][member], header["jwk"][member], "{member}");
+    }
+    assert_eq!((keys["keys"][0]["use"].as_str(), keys["keys"].as_array().unwrap().len()), (Some("sig"), 1));
 }
 
 #[tokio::test]
@@ -270,12 +308,23 @@ async fn sessions_are_bounded_and_come_back() {
     let limits = Limits { sessions: 2, ..Limits::default() };
     let world = World::with(|config| config.limits = limits).await;
     let mut c = world.connection().await;
-    challenge(&mut c).await;
-    challenge(&mut c).await;
-    let answer = post(&mut c, "/kbs/v0/auth", None, AUTH).await;
-    assert_eq!(error(&answer), (429, "TooManySessions".into(), "too many sessions; try later".into()));
+    // Challenges cost the broker nothing; answers do.
+    let mut challenges = Vec::new();
+    for _ in 0..4 {
+        challenges.push(challenge(&mut c).await);
+    }
+    let key = TeeKey::generate().unwrap();
+    let mut answer = Vec::new();
+    for (nonce, id) in &challenges[..3] {
+        let message = attestation(&world, nonce, &key).to_string();
+        answer.push(post(&mut c, "/kbs/v0/attest", Some(id), &message).await);
+    }
+    assert_eq!((answer[0].status, answer[1].status), (200.try_into().unwrap(), 200.try_into().unwrap()));
+    assert_eq!(error(&answer[2]), (429, "TooManySessions".into(), "too many sessions; try later".into()));
     world.clock.advance(300);
-    challenge(&mut c).await;
+    let (nonce, id) = challenge(&mut c).await;
+    let message = attestation(&world, &nonce, &key).to_string();
+    assert_eq!(post(&mut c, "/kbs/v0/attest", Some(&id), &message).await.status, 200);
 }
 
 #[tokio::test]
@@ -286,7 +335,8 @@ async fn what_the_broker_does_not_verify_is_refused_at_once() {
     assert_eq!(status, 401);
     assert_eq!(
         detail,
-        "Attestation error: RCAR handshake Auth failed: tee sample is not verified by this broker; snp is"
+        "Attestation error: RCAR handshake Auth failed: tee sample is not verified by this broker; \
+         snp, tdx, sgx, az-snp-vtpm, az-tdx-vtpm, tpm are"
     );
     for body in ["", "{}", "null", "[]", "\u{0}"] {
         assert_eq!(error(&post(&mut c, "/kbs/v0/auth", None, body).await).0, 401, "{body}");

@@ -293,6 +293,8 @@ fn session_cookie(answer: &Answer) -> Option<String> {
         let (name, rest) = cookie.split_once('=')?;
         (name.trim() == wire::COOKIE).then(|| rest.split(';').next().unwrap_or_default().trim())
     })?;
-    let fits = !value.is_empty() && value.len() <= 128 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fits = !value.is_empty()
+        && value.len() <= wire::MAX_COOKIE
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     fits.then(|| value.to_owned())
 }

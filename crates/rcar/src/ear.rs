@@ -19,7 +19,8 @@ pub const PROFILE: &str = "tag:github.com,2024:confidential-containers/Trustee";
 pub const ISSUER: &str = "CoCo-Attestation-Service";
 /// Longest token that is read, in bytes.
 pub const MAX_TOKEN: usize = 256 * 1024;
-const ES256: &str = "ES256";
+/// The algorithm of tokens: ECDSA on P-256 with SHA-256.
+pub const ES256: &str = "ES256";
 
 /// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

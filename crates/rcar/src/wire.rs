@@ -13,6 +13,9 @@ use std::{fmt, str::FromStr};
 pub const VERSION: &str = "0.4.0";
 /// Name of the session cookie.
 pub const COOKIE: &str = "kbs-session-id";
+/// Longest value of the session cookie, in bytes: what every client keeps (RFC 6265 §6.1). Upstream's server sends an id of
+/// 32 digits; ours seals the session in it.
+pub const MAX_COOKIE: usize = 4096 - COOKIE.len();
 /// Longest body of `POST /kbs/v0/auth`, in bytes.
 pub const MAX_AUTH: usize = 8 * 1024;
 /// Longest body of `POST /kbs/v0/attest`: init-data of 256 KiB (each byte at most six in JSON, rarely more than one)

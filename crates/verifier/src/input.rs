@@ -111,6 +111,14 @@ impl Evidence {
         }
     }
 
+    /// SNP evidence that was read already.
+    ///
+    /// # Errors
+    /// [`InputError::Wrapper`].
+    pub fn of_snp(evidence: &SnpEvidence) -> Result<Self, InputError> {
+        of_snp(evidence)
+    }
+
     /// The certificate of AMD's endorsement key, DER, where it came along.
     pub fn vek(&self) -> Option<&[u8]> {
         match self {
@@ -174,6 +182,11 @@ fn json(bytes: &[u8]) -> Result<Option<Value>, InputError> {
 fn snp(document: &Value) -> Result<Evidence, InputError> {
     let wrong = |why: String| InputError::Wrapper { kind: "snp", why };
     let evidence: SnpEvidence = serde_json::from_value(document.clone()).map_err(|error| wrong(error.to_string()))?;
+    Evidence::of_snp(&evidence)
+}
+
+fn of_snp(evidence: &SnpEvidence) -> Result<Evidence, InputError> {
+    let wrong = |why: String| InputError::Wrapper { kind: "snp", why };
     let report = evidence.report_bytes().map_err(|error| wrong(error.to_string()))?.to_vec();
     evidence.certificates().map_err(|error| wrong(error.to_string()))?;
     let of = |kinds: &[CertType]| -> Result<Vec<u8>, InputError> {

@@ -7,8 +7,8 @@ use aws_lc_rs::{
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use belljar_broker::{
-    AdminToken, Anchors, Broker, Clock, Config, HandshakeRecord, Limits, Listening, Measurement, Reference, Resource,
-    SystemClock, Workload,
+    AdminToken, Anchors, Broker, Clock, Config, HandshakeRecord, Limits, Listening, Reference, Resource, SystemClock,
+    Trust, Workload,
 };
 use belljar_rcar::{
     Attester, Client, ClientError, Evidence, InitData, Tee,
@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 pub const DOCUMENT: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"contract.toml\" = \"version = 1\"\n";
-pub const MEASUREMENT: Measurement = [0xa1; 48];
+pub const MEASUREMENT: [u8; 48] = [0xa1; 48];
 pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 pub const PATH: &str = "default/key/1";
 pub const URI: &str = "kbs:///default/key/1";
@@ -121,11 +121,7 @@ pub fn workload() -> Workload {
         name: "scorer".into(),
         owner: "fraud team".into(),
         initdata_digest: host_data(DOCUMENT),
-        references: vec![Reference {
-            name: "guest 0.1.0, 1 vCPU".into(),
-            owner: "belljar measure".into(),
-            measurement: MEASUREMENT,
-        }],
+        references: vec![Reference::snp("guest 0.1.0, 1 vCPU", "belljar measure", MEASUREMENT)],
         resources: vec![
             Resource { path: PATH.into(), content: Zeroizing::new(SECRET.to_vec()) },
             Resource { path: "default/key/unnamed".into(), content: Zeroizing::new(vec![1]) },
@@ -152,7 +148,7 @@ impl World {
         let chip = Chip::new();
         let clock = TestClock::new();
         let mut config = Config {
-            anchors: Anchors::amd().with_software_root(chip.keys.ark()),
+            trust: Trust { amd: Anchors::amd().with_software_root(chip.keys.ark()), ..Trust::default() },
             allow_software_tee: true,
             workloads: vec![workload()],
             admin_token: Some(AdminToken::new(Zeroizing::new(ADMIN.into())).unwrap()),

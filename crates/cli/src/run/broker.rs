@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use belljar_broker::{
     AdminToken, Anchors, Broker, BrokerUrl, Config, HandshakeRecord, Reference, RemoteBroker, RemoteError, Resource,
-    TlsServer, Workload, WorkloadId,
+    TlsServer, Trust, Workload, WorkloadId,
 };
 use belljar_contract::BrokerPin;
 use belljar_guest_api::limits::MAX_CHUNK;
@@ -96,7 +96,11 @@ impl RunBroker {
             Some(root) => Anchors::amd().with_software_root(root),
             None => Anchors::amd(),
         };
-        let config = Config { anchors, allow_software_tee: software_root.is_some(), ..Config::default() };
+        let config = Config {
+            trust: Trust { amd: anchors, ..Trust::default() },
+            allow_software_tee: software_root.is_some(),
+            ..Config::default()
+        };
         let broker = Broker::new(config).map_err(Failure::undecided)?;
         let server = Arc::new(TlsServer::new(&broker).map_err(Failure::undecided)?);
         Ok(Self::Here { broker, server, stop: watch::Sender::new(false) })
@@ -164,7 +168,7 @@ fn workload(expectation: &Expectation, secrets: Vec<GivenSecret>, ttl: Option<Du
         name: expectation.name.clone(),
         owner: owner.clone(),
         initdata_digest: expectation.initdata_digest,
-        references: vec![Reference { name, owner, measurement }],
+        references: vec![Reference::snp(name, owner, measurement)],
         resources: secrets
             .into_iter()
             .map(|secret| Resource { path: secret.resource, content: secret.content })

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use belljar_broker::{AdminToken, Anchors, Broker, Config, serve_standalone};
+use belljar_broker::{AdminToken, Anchors, Broker, Config, Trust, serve_standalone};
 use belljar_softtee::Keys;
 use clap::Subcommand;
 
@@ -51,8 +51,12 @@ impl BrokerVerb {
                 "belljar: --allow-software-tee: this broker gives secrets to pods that nothing protects from their host"
             );
         }
-        let config =
-            Config { anchors, allow_software_tee, admin_token: Some(read_token(&token_file)?), ..Config::default() };
+        let config = Config {
+            trust: Trust { amd: anchors, ..Trust::default() },
+            allow_software_tee,
+            admin_token: Some(read_token(&token_file)?),
+            ..Config::default()
+        };
         let broker = Broker::new(config).map_err(Failure::usage)?;
         let listening = serve_standalone(&broker, listen).await.map_err(Failure::undecided)?;
         println!("{}", listening.url());

@@ -129,7 +129,10 @@ impl Apply {
             let references = register::references(&image, workload, self.allow_software_tee)?;
             let names: Vec<String> = references
                 .iter()
-                .map(|reference| format!("{} ({:.16}…)", reference.name, hex::encode(reference.measurement)))
+                .map(|reference| {
+                    let value = reference.launch.values().next().map_or("", String::as_str);
+                    format!("{} ({value:.16}…)", reference.name)
+                })
                 .collect();
             let registered = register::register(remote, workload, references, given).await?;
             let knows = if registered.unchanged { "knows already" } else { "knows now" };

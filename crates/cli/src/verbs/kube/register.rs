@@ -54,10 +54,8 @@ pub fn references(guest: &GuestImage, workload: &Workload, software: bool) -> Re
     if software {
         launches.push(("software TEE", predict_software(guest, workload.contract.debug, vcpus).map_err(broken)?));
     }
-    let reference = |(tee, measurement)| Reference {
-        name: format!("guest image {:.12}, {vcpus} vCPU, {tee}", guest.id()),
-        owner: owner(),
-        measurement,
+    let reference = |(tee, measurement)| {
+        Reference::snp(format!("guest image {:.12}, {vcpus} vCPU, {tee}", guest.id()), owner(), measurement)
     };
     Ok(launches.into_iter().map(reference).collect())
 }
@@ -86,11 +84,11 @@ pub async fn register(
     let former = former.into_iter().map(|known| known.id).collect();
     let is_given = wanted.iter().any(|path| given.contains_key(path));
     let covers = |known: &KnownWorkload| {
-        references.iter().all(|reference| known.measurements.contains(&reference.measurement))
+        references.iter().all(|reference| known.launches.contains(&reference.launch))
             && wanted.iter().all(|path| known.resources.contains(path))
     };
     // A software measurement that is not wanted any more must go as well.
-    let exact = |known: &KnownWorkload| covers(known) && known.measurements.len() == references.len();
+    let exact = |known: &KnownWorkload| covers(known) && known.launches.len() == references.len();
     if !is_given && same.len() == 1 && same.iter().all(exact) {
         return Ok(Registered { former, unchanged: true });
     }
