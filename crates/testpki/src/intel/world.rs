@@ -235,6 +235,11 @@ impl World {
         Made { quote: self.signed_quote(&pck_chain), pck_chain, collateral, root: root_der }
     }
 
+    /// Only the quote, with the certificates that were made before.
+    pub fn quote_under(&self, made: &Made) -> Vec<u8> {
+        self.signed_quote(&made.pck_chain)
+    }
+
     fn signed_quote(&self, chain: &[u8]) -> Vec<u8> {
         let key = &self.keys.attestation.point()[1..];
         let mut qe: EnclaveShape = self.quote.qe.clone();
