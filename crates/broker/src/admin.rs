@@ -14,8 +14,7 @@ use crate::{
     handshake::{bearer, error, json},
     record::HandshakeRecord,
     state::Broker,
-    verify::Launch,
-    workload::{KnownWorkload, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
+    workload::{KnownWorkload, Launch, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
 };
 use axum::{
     Router,
@@ -304,7 +303,7 @@ mod tests {
                 references: vec![ReferenceBody {
                     name: name.clone(),
                     owner: name,
-                    launch: Launch::from([("measurement".to_owned(), measurement)]),
+                    launch: Launch::from([("snp_launch_measurement".to_owned(), measurement)]),
                 }],
                 resources: vec![ResourceBody { path, content: STANDARD.encode(content) }],
                 rules: vec![rule],

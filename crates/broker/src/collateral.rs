@@ -4,7 +4,6 @@
 use belljar_collateral::{Collection, Document, Endorsement, Fetcher, Item, Product, Update, need};
 use belljar_evidence::{
     dcap,
-    policy::Policy,
     snp::{self, Certificate, Chain, Report, SigningKey},
 };
 use std::{
@@ -98,12 +97,6 @@ impl Shelf {
             verifiers.insert(key, Arc::clone(&verifier));
             verifier
         })
-    }
-
-    /// How strictly a policy wants collateral to be judged. What is missing decides against the evidence.
-    pub(crate) fn options(policy: &Policy) -> dcap::Options {
-        let grace = u64::from(policy.grace_days).saturating_mul(86_400);
-        dcap::Options { missing: dcap::Missing::Undecided, grace, accept: policy.freshness }
     }
 
     /// Notes what authentic evidence of a platform needs and is not there. Nobody else can make a broker ask for it.

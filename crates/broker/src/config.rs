@@ -5,6 +5,7 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     rand,
 };
+use belljar_appraisal::policy::{Settings, SnpFloor};
 use belljar_collateral::Collection;
 use belljar_rcar::ear::{TokenError, TokenKey};
 use std::{
@@ -24,6 +25,8 @@ pub struct Config {
     pub collateral: Collection,
     /// Admits evidence of a software TEE, which protects nothing from its host.
     pub allow_software_tee: bool,
+    /// What the default policy takes beside what is always right. Its `allow_software_tee` is not looked at.
+    pub policy: Settings,
     /// Key that signs tokens; a fresh one when absent.
     pub token_key: Option<TokenKey>,
     /// Workloads that are known from the start.
@@ -42,12 +45,25 @@ impl Default for Config {
             trust: Trust::default(),
             collateral: Collection::default(),
             allow_software_tee: false,
+            policy: Settings::default(),
             token_key: None,
             workloads: Vec::new(),
             admin_token: None,
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
         }
+    }
+}
+
+/// A policy for a broker that one user runs for pods of their own, on machines that they know: any TCB of AMD's is taken, also
+/// without a revocation list. All other rules are those of the default, which takes no SNP platform without a floor.
+pub fn own_machines() -> Settings {
+    let lines = ["Milan", "Genoa", "Turin"].map(|line| (line.to_owned(), SnpFloor::default()));
+    Settings {
+        min_snp_tcb: lines.into(),
+        require_revocation: false,
+        flags: vec!["vlek".to_owned()],
+        ..Settings::default()
     }
 }
 

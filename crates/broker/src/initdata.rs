@@ -2,6 +2,8 @@
 
 use aws_lc_rs::digest::{SHA256, SHA384, SHA512};
 use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Longest document, in bytes.
 pub const MAX_INITDATA: usize = 256 * 1024;
@@ -55,6 +57,27 @@ pub fn digest(document: &str) -> Result<Vec<u8>, InitDataError> {
 /// Any [`InitDataError`].
 pub fn host_data(document: &str) -> Result<[u8; 32], InitDataError> {
     digest(document).map(|digest| truncated(&digest))
+}
+
+/// What policies may ask of a document, in upstream's form: its data, those of `aa.toml` and `cdh.toml` as JSON.
+pub(crate) fn claims(document: &str) -> Value {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        data: BTreeMap<String, String>,
+    }
+
+    let Ok(Body { data }) = toml::from_str(document) else { return Value::Null };
+    let value = |(name, text): (String, String)| match name.as_str() {
+        "aa.toml" | "cdh.toml" | "contract.toml" => toml::from_str::<Value>(&text).ok().map(|value| (name, value)),
+        // A policy of the guest's agent is long, and upstream gives only the data at its end.
+        "policy.rego" => {
+            let data = text.rsplit_once("policy_data := ").and_then(|(_, tail)| serde_json::from_str(tail.trim()).ok());
+            data.map(|data| ("agent_policy_claims".to_owned(), data))
+        }
+        _ => Some((name, Value::String(text))),
+    };
+    Value::Object(data.into_iter().filter_map(value).collect())
 }
 
 /// The first 32 bytes; zeros where there are fewer.

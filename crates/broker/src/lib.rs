@@ -49,11 +49,11 @@ pub mod workload;
 
 pub use admin::fuzz;
 pub use belljar_evidence::snp::Anchors;
-pub use config::{AdminToken, Clock, Config, ConfigError, Limits, SystemClock};
+pub use config::{AdminToken, Clock, Config, ConfigError, Limits, SystemClock, own_machines};
 pub use record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release};
 pub use remote::{BrokerUrl, RemoteBroker, RemoteError};
 pub use server::{Listening, ServeError, TlsServer, serve_standalone};
 pub use settings::{Settings, SettingsError};
 pub use state::Broker;
-pub use verify::{Launch, Trust};
-pub use workload::{KnownWorkload, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};
+pub use verify::Trust;
+pub use workload::{KnownWorkload, Launch, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};

@@ -1,6 +1,6 @@
 //! What happened in a handshake, kept for the process that embeds the broker, and for the admin API.
 
-use crate::verify::Launch;
+use crate::workload::Launch;
 use belljar_evidence as evidence;
 use belljar_rcar::ear::{Status, TrustVector};
 use serde::{Deserialize, Serialize};

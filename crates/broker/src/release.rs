@@ -6,11 +6,10 @@ use crate::{
     record::{Denial, Release},
     session::{Identity, State},
     state::{Broker, random_hex},
-    verify::Launch,
-    workload::{Reference, Workload},
+    workload::{Launch, Reference, Workload},
 };
 use belljar_rcar::{Jwk, ear};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -36,14 +35,15 @@ pub(crate) enum Shown {
 }
 
 /// What a token says about its holder, besides what upstream's tokens say.
-#[derive(Deserialize)]
-struct Holder {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Holder {
     #[serde(with = "hex")]
-    contract: [u8; 32],
-    launch: Launch,
+    pub(crate) contract: [u8; 32],
+    pub(crate) launch: Launch,
     #[serde(with = "hex")]
-    chip: Vec<u8>,
-    record: String,
+    pub(crate) chip: Vec<u8>,
+    pub(crate) who: belljar_appraisal::release::Identity,
+    pub(crate) record: String,
 }
 
 impl Broker {
@@ -68,11 +68,12 @@ impl Broker {
             ear::verify(token, self.token_key(), now).map_err(|error| tracing::debug!(%error, "token refused")).ok()?;
         let cpu = claims.submods.get("cpu0")?;
         let said = |pointer: &str| cpu.annotated_evidence.pointer(pointer).cloned().unwrap_or_default();
-        let holder: Holder = serde_json::from_value(said("/belljar")).ok()?;
+        let holder: Holder = serde_json::from_value(said("/belljar.holder")).ok()?;
         Some(Identity {
             kind: cpu.tee.clone()?,
             host_data: holder.contract,
             launch: holder.launch,
+            who: holder.who,
             chip: holder.chip,
             tee_key: serde_json::from_value(said("/runtime_data_claims/tee-pubkey")).ok()?,
             token_issued: claims.iat,

@@ -5,7 +5,7 @@
 //! Who answered one is remembered with it, for clients that go on with the cookie of their challenge; others take the one
 //! that `attest` sets, which is good at every replica.
 
-use crate::{state::random_hex, verify::Launch};
+use crate::{state::random_hex, workload::Launch};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::{
     Engine,
@@ -55,6 +55,8 @@ pub(crate) struct Identity {
     #[serde(with = "hex")]
     pub(crate) host_data: [u8; 32],
     pub(crate) launch: Launch,
+    /// What rules go by.
+    pub(crate) who: belljar_appraisal::release::Identity,
     /// The chip that made the evidence, where it says.
     #[serde(with = "hex")]
     pub(crate) chip: Vec<u8>,

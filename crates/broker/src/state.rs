@@ -3,17 +3,19 @@ use crate::{
     collateral::{self, Shelf},
     config::{AdminToken, Clock, Config, ConfigError, Limits},
     record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
+    release::Holder,
     session::{Identity, Session, SessionKey, State, Used},
-    verify::{Said, Trust},
+    verify::Trust,
     workload::{KnownWorkload, Workload, WorkloadError, WorkloadId},
 };
+use belljar_appraisal::{Claims as EvidenceClaims, policy::Settings, reference::References};
 use belljar_rcar::{
-    InitData, Jwk, PublicKey, Tee,
+    InitData, PublicKey, Tee,
     ear::{Appraisal, Claims, ISSUER, PROFILE, Status, TokenKey, TrustVector, VerifierId},
     wire::RuntimeData,
 };
 use belljar_verifier::Evidence;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -30,7 +32,8 @@ pub struct Broker {
 struct Inner {
     trust: Trust,
     shelf: Arc<Shelf>,
-    allow_software_tee: bool,
+    policy: Settings,
+    references: Mutex<Arc<References>>,
     token_key: TokenKey,
     admin_token: Option<AdminToken>,
     limits: Limits,
@@ -65,14 +68,17 @@ pub(crate) enum Answer {
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").field("allow_software_tee", &self.inner.allow_software_tee).finish_non_exhaustive()
+        f.debug_struct("Broker")
+            .field("allow_software_tee", &self.inner.policy.allow_software_tee)
+            .finish_non_exhaustive()
     }
 }
 
 impl Broker {
     /// A broker with this configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { trust, collateral, allow_software_tee, token_key, workloads, admin_token, limits, clock } = config;
+        let Config { trust, collateral, allow_software_tee, policy, token_key, workloads, admin_token, limits, clock } =
+            config;
         for (name, limit) in [
             ("sessions", limits.sessions),
             ("records", limits.records),
@@ -87,7 +93,8 @@ impl Broker {
         let inner = Inner {
             shelf: Arc::new(Shelf::new(trust.amd.clone(), trust.intel.clone(), collateral)),
             trust,
-            allow_software_tee,
+            policy: Settings { allow_software_tee, ..policy },
+            references: Mutex::default(),
             token_key,
             admin_token,
             limits,
@@ -201,12 +208,14 @@ impl Broker {
         let live: Vec<Arc<Workload>> =
             workloads.iter().filter(|known| known.is_live(now)).map(|known| known.workload.clone()).collect();
         drop(workloads);
+        let references = Arc::clone(&lock(&self.inner.references));
         let Message { init_data, runtime_data, evidence, additional_evidence } = message;
         let appraised = appraisal::appraise(
             &Known {
                 trust: &self.inner.trust,
+                settings: &self.inner.policy,
                 shelf: &self.inner.shelf,
-                allow_software_tee: self.inner.allow_software_tee,
+                references: &references,
                 workloads: &live,
                 at: now,
             },
@@ -219,25 +228,31 @@ impl Broker {
             },
         );
         let mut record = new_record(now, &appraised, init_data);
-        let said = match (&record.denial, &appraised.verified.said, appraised.host_data) {
-            (Some(denial), ..) => {
-                let denial = denial.clone();
-                tracing::warn!(%denial, "attestation refused");
-                self.publish(record);
-                return Answer::Refused { denial };
-            }
-            (None, Some(said), Some(host_data)) => Some((said, host_data)),
-            (None, ..) => None,
+        if let Some(denial) = record.denial.clone() {
+            tracing::warn!(%denial, "attestation refused");
+            self.publish(record);
+            return Answer::Refused { denial };
+        }
+        let said = match (&appraised.claims, &appraised.identity, &appraised.verified.carried, appraised.host_data) {
+            (Some(claims), Some(who), Some(carried), Some(host_data)) => Some((claims, who, carried, host_data)),
+            _ => None,
         };
         let token_expires = now.saturating_add(self.inner.limits.token.as_secs());
-        let admitted = said.and_then(|(said, host_data)| {
-            let token =
-                self.token(now, token_expires, &appraised, said, &runtime_data.tee_pubkey, nonce, &record.id)?;
+        let admitted = said.and_then(|(claims, who, carried, host_data)| {
+            let holder = Holder {
+                contract: host_data,
+                launch: appraised.launch.clone(),
+                chip: carried.chip.clone(),
+                who: who.clone(),
+                record: record.id.clone(),
+            };
+            let token = self.token(now, token_expires, &appraised, claims, &holder)?;
             let identity = Identity {
                 kind: appraised.tee().to_owned(),
                 host_data,
-                launch: said.launch.clone(),
-                chip: said.chip.clone(),
+                launch: appraised.launch.clone(),
+                who: who.clone(),
+                chip: carried.chip.clone(),
                 tee_key: runtime_data.tee_pubkey.clone(),
                 token_issued: now,
                 token_expires,
@@ -316,39 +331,17 @@ impl Broker {
         denial
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn token(
         &self,
         iat: u64,
         exp: u64,
         appraised: &Appraised,
-        said: &Said,
-        tee_key: &Jwk,
-        nonce: &str,
-        record: &str,
+        claims: &EvidenceClaims,
+        holder: &Holder,
     ) -> Option<String> {
-        let mut evidence = said.claims.clone();
-        let verified = &appraised.verified;
-        let tcb = verified.tcb.as_ref();
-        let of_all = json!({
-            "belljar": {
-                "software_tee": verified.software,
-                "flags": verified.flags,
-                "tcb_status": tcb.map(|tcb| tcb.combined.name()),
-                "collateral": verified.freshness.map(|freshness| freshness.name()),
-                "workloads": appraised.workloads,
-                "contract": appraised.host_data.map(hex::encode),
-                "launch": said.launch,
-                "chip": hex::encode(&said.chip),
-                "record": record,
-            },
-            "report_data": hex::encode(said.report_data.found()),
-            "init_data": hex::encode(said.host_data.found()),
-            "runtime_data_claims": { "tee-pubkey": tee_key, "nonce": nonce, "additional-evidence": "" },
-        });
-        if let (Some(all), Value::Object(of_all)) = (evidence.as_object_mut(), of_all) {
-            all.extend(of_all);
-        }
+        let mut evidence = claims.value().clone();
+        let holder = serde_json::to_value(holder).ok()?;
+        evidence.as_object_mut()?.insert("belljar.holder".to_owned(), holder);
         let appraisal = Appraisal {
             status: appraised.trust_vector.status(),
             trust_vector: appraised.trust_vector,
@@ -403,7 +396,6 @@ fn new_record(at: u64, appraised: &Appraised, init_data: Option<InitData>) -> Ha
         owner: check.owner.clone().unwrap_or_else(|| "the hardware's specification".into()),
     });
     let verified = &appraised.verified;
-    let said = verified.said.as_ref();
     HandshakeRecord {
         id,
         at,
@@ -415,10 +407,10 @@ fn new_record(at: u64, appraised: &Appraised, init_data: Option<InitData>) -> Ha
         denial,
         workloads: appraised.workloads.clone(),
         host_data: appraised.host_data.map(hex::encode),
-        launch: said.map(|said| said.launch.clone()).unwrap_or_default(),
+        launch: appraised.launch.clone(),
         flags: verified.flags.clone(),
-        tcb: verified.tcb.as_ref().map(|tcb| tcb.combined.name().to_owned()),
-        freshness: verified.freshness.map(|freshness| freshness.name().to_owned()),
+        tcb: verified.tcb.clone(),
+        freshness: verified.freshness.clone(),
         init_data: init_data.map(|document| document.body),
         evidence: (!verified.raw.is_empty()).then(|| hex::encode(&verified.raw)),
         chain: verified.chain.clone(),

@@ -1,9 +1,10 @@
 //! Who may get what. A workload is known by the digest of its init-data document (which holds its contract), and may run
 //! as any of its reference measurements. Its rules name the resources that it gets; there are no others.
 
-use crate::verify::Launch;
+use belljar_appraisal::reference::{ReferenceValue, SourceKind, names};
 use belljar_rcar::uri::is_segment;
-use std::{fmt, str::FromStr, time::Duration};
+use serde_json::Value;
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use zeroize::Zeroizing;
 
 /// Most references, resources or rules of one workload.
@@ -11,8 +12,9 @@ pub const MAX_ENTRIES: usize = 256;
 /// Longest name of a workload, an owner or a reference, in characters.
 pub const MAX_NAME: usize = 128;
 
-/// Longest value of a launch, in characters: a digest of 64 bytes.
-const MAX_VALUE: usize = 128;
+/// The values that a launch is measured to, by the names of reference values ([`names`]): `snp_launch_measurement`,
+/// `software_launch_measurement`, `mr_td`, `rtmr_1`, `mr_enclave`, … Bytes in lowercase hex, numbers in decimal.
+pub type Launch = BTreeMap<String, String>;
 
 /// A launch that is expected, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +28,18 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// A launch of an SNP guest, or of the software TEE, which measures in the same way.
+    /// A launch of an SNP guest.
     pub fn snp(name: impl Into<String>, owner: impl Into<String>, measurement: [u8; 48]) -> Self {
-        let launch = Launch::from([("measurement".to_owned(), hex::encode(measurement))]);
+        Self::single(name, owner, names::SNP_LAUNCH, measurement)
+    }
+
+    /// A launch under the software TEE, which never serves for hardware.
+    pub fn software(name: impl Into<String>, owner: impl Into<String>, measurement: [u8; 48]) -> Self {
+        Self::single(name, owner, names::SOFTWARE_LAUNCH, measurement)
+    }
+
+    fn single(name: impl Into<String>, owner: impl Into<String>, value: &str, measurement: [u8; 48]) -> Self {
+        let launch = Launch::from([(value.to_owned(), hex::encode(measurement))]);
         Self { name: name.into(), owner: owner.into(), launch }
     }
 
@@ -37,34 +48,53 @@ impl Reference {
         !self.launch.is_empty() && self.launch.iter().all(|(name, value)| found.get(name) == Some(value))
     }
 
+    /// As reference values of a set of this name.
+    pub(crate) fn values(&self, set: String) -> impl Iterator<Item = ReferenceValue> {
+        let value = |name: &str, value: &str| match name {
+            "isv_prod_id" | "isv_svn" => value.parse::<u64>().map_or_else(|_| value.into(), Value::from),
+            _ => Value::from(value),
+        };
+        self.launch.iter().map(move |(name, text)| ReferenceValue {
+            name: name.clone(),
+            set: set.clone(),
+            value: value(name, text),
+            expires: None,
+            source: SourceKind::Admin,
+            owner: self.owner.clone(),
+            signer: None,
+        })
+    }
+
     /// Whether it says enough to tell one launch from another.
     fn check(&self) -> Result<(), WorkloadError> {
-        let named = |name: &str| self.launch.contains_key(name);
+        let tees = ["snp", "tdx", "sgx", "az-snp-vtpm", "az-tdx-vtpm", "tpm"].map(|tee| (tee, false));
+        let tables = tees.into_iter().chain([("snp", true)]).map(|(tee, software)| names::measured(tee, software));
+        let fits = |table: &[names::Measured]| {
+            let named = |name: &String| table.iter().any(|measured| measured.name == name);
+            let required = table.iter().filter(|measured| measured.required);
+            !table.is_empty()
+                && self.launch.keys().all(named)
+                && required.into_iter().all(|measured| self.launch.contains_key(measured.name))
+        };
+        if !tables.into_iter().any(fits) {
+            return Err(WorkloadError::Incomplete(self.name.clone()));
+        }
         let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         for (name, value) in &self.launch {
-            let known = match name.as_str() {
-                "measurement" | "mrtd" | "rtmr0" | "rtmr1" | "rtmr2" | "rtmr3" => value.len() == 96,
-                "mrenclave" | "mrsigner" => value.len() == 64,
-                "isv_prod_id" | "isv_svn" => value.parse::<u16>().is_ok_and(|number| number.to_string() == *value),
-                _ => {
-                    let register = name.strip_prefix("pcr").filter(|number| number.len() == 2);
-                    register.and_then(|number| number.parse::<u8>().ok()).is_some_and(|number| number < 24)
-                        && matches!(value.len(), 64 | 96 | MAX_VALUE)
+            let holds = match name.as_str() {
+                names::SNP_LAUNCH | names::SOFTWARE_LAUNCH | "mr_td" | "rtmr_0" | "rtmr_1" | "rtmr_2" | "rtmr_3" => {
+                    value.len() == 96 && value.bytes().all(digit)
                 }
+                "mr_enclave" | "mr_signer" => value.len() == 64 && value.bytes().all(digit),
+                _ => !value.is_empty() && value.len() <= 4096,
             };
-            let is_number = matches!(name.as_str(), "isv_prod_id" | "isv_svn");
-            if !known || !is_number && !value.bytes().all(digit) {
+            if !holds {
                 return Err(WorkloadError::Value(belljar_rcar::sanitize(name, 32)));
             }
         }
-        // The first memory of a TD is its firmware; kernel, command line and initrd are in the registers 1 and 2.
-        let td = named("mrtd") && named("rtmr1") && named("rtmr2");
-        let enclave = named("mrenclave") || named("mrsigner") && named("isv_prod_id") && named("isv_svn");
-        let boot = self.launch.keys().any(|name| name.starts_with("pcr")) && !named("mrtd");
-        if named("measurement") || td || enclave || boot {
-            return Ok(());
-        }
-        Err(WorkloadError::Incomplete(self.name.clone()))
+        self.values(self.name.clone())
+            .try_for_each(|value| value.check())
+            .map_err(|e| WorkloadError::Reference(e.to_string()))
     }
 }
 
@@ -196,13 +226,14 @@ pub enum WorkloadError {
         found: usize,
     },
     /// Not a value of a launch.
-    #[error(
-        "launch value {0:?} is none: measurement, mrtd, rtmr0 to rtmr3, mrenclave, mrsigner and pcr00 to pcr23 in lowercase hex of their length, isv_prod_id and isv_svn in decimal"
-    )]
+    #[error("launch value {0:?} has not the form of such a value: digests are lowercase hex of their length")]
     Value(String),
-    /// Too little to tell one launch from another.
+    /// A reference value that is refused.
+    #[error("{0}")]
+    Reference(String),
+    /// Too little to tell one launch from another, or values of several TEEs.
     #[error(
-        "reference {0:?} does not tell one launch from another; name measurement (SNP), mrtd with rtmr1 and rtmr2 (TDX), mrenclave or mrsigner with isv_prod_id and isv_svn (SGX), or registers (TPM)"
+        "reference {0:?} does not tell one launch from another; name snp_launch_measurement (SNP), software_launch_measurement (software TEE), mr_td with rtmr_1 and rtmr_2 (TDX), mr_enclave (SGX), or what docs/appraisal.md lists for virtual TPMs"
     )]
     Incomplete(String),
     /// Not `repository/type/tag`.

@@ -113,7 +113,7 @@ async fn without_an_admin_token_there_is_no_such_api() {
 fn body(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut body = json!({
         "name": "scorer", "owner": "team", "initdata_digest": "ab".repeat(32),
-        "references": [{ "name": "guest", "owner": "measure", "launch": { "measurement": "cd".repeat(48) } }],
+        "references": [{ "name": "guest", "owner": "measure", "launch": { "snp_launch_measurement": "cd".repeat(48) } }],
         "resources": [{ "path": "default/key/1", "content": "c2VjcmV0" }],
         "rules": ["default/key/1"], "ttl_seconds": 60
     });
@@ -141,8 +141,8 @@ async fn each_fault_of_a_registration_is_told() {
     told(body(|b| b["extra"] = 1.into()), "unknown field `extra`").await;
     told(body(|b| b["initdata_digest"] = "ab".into()), "initdata_digest is not hexadecimal").await;
     told(
-        body(|b| b["references"][0]["launch"]["measurement"] = "zz".repeat(48).into()),
-        "launch value \"measurement\" is none",
+        body(|b| b["references"][0]["launch"]["snp_launch_measurement"] = "zz".repeat(48).into()),
+        "launch value \"snp_launch_measurement\" has not the form",
     )
     .await;
     told(body(|b| b["references"] = json!([])), "no reference measurement").await;

@@ -50,9 +50,9 @@ fn collection(made: &intel::Made, tee: &str) -> Collection {
 
 fn td_reference() -> Reference {
     let launch = Launch::from([
-        ("mrtd".to_owned(), hex::encode([0x7D; 48])),
-        ("rtmr1".to_owned(), hex::encode([1; 48])),
-        ("rtmr2".to_owned(), hex::encode([2; 48])),
+        ("mr_td".to_owned(), hex::encode([0x7D; 48])),
+        ("rtmr_1".to_owned(), hex::encode([1; 48])),
+        ("rtmr_2".to_owned(), hex::encode([2; 48])),
     ]);
     Reference { name: "guest, tdx".into(), owner: "belljar measure".into(), launch }
 }
@@ -136,14 +136,14 @@ async fn a_trust_domain_gets_its_secret_and_each_change_is_refused() {
     let record = world.last();
     let found = (record.tee.as_str(), record.tcb.as_deref(), record.freshness.as_deref());
     assert_eq!(found, ("software-tee", Some("UpToDate"), Some("fresh")));
-    assert_eq!(record.launch["rtmr1"], hex::encode([1; 48]));
+    assert_eq!(record.launch["rtmr_1"], hex::encode([1; 48]));
 
     let changes: [(&str, Change); 4] = [
         ("report_data", |w| w.td().report_data[0] ^= 1),
         ("init_data", |w| w.td().mr_config_id[0] ^= 1),
         // Also a bit of the digest that does not name the workload.
         ("init_data", |w| w.td().mr_config_id[47] ^= 1),
-        ("td_attributes_debug", |w| w.td().td_attributes[0] |= 1),
+        ("debug", |w| w.td().td_attributes[0] |= 1),
     ];
     for (claim, change) in changes {
         assert_eq!(attest(&world, "tdx", &intel, &made, change).await, refused(claim));
@@ -153,8 +153,8 @@ async fn a_trust_domain_gets_its_secret_and_each_change_is_refused() {
 }
 
 #[tokio::test]
-async fn a_platform_that_is_out_of_date_or_unknown_is_refused() {
-    let mut intel = intel::World::tdx4(2);
+async fn a_platform_that_nothing_is_known_of_and_another_kernel_are_refused() {
+    let intel = intel::World::tdx4(2);
     let made = intel.make();
     let fresh = world(&made, collection(&made, "tdx"), td_reference()).await;
     assert_eq!(attest(&fresh, "tdx", &intel, &made, |_| ()).await.unwrap(), SECRET);
@@ -163,14 +163,7 @@ async fn a_platform_that_is_out_of_date_or_unknown_is_refused() {
     assert_eq!(attest(&without, "tdx", &intel, &made, |_| ()).await, refused("pck-crl-signature"));
     // Another kernel than the reference's.
     let mut reference = td_reference();
-    reference.launch.insert("rtmr1".into(), hex::encode([9; 48]));
+    reference.launch.insert("rtmr_1".into(), hex::encode([9; 48]));
     let other = world(&made, collection(&made, "tdx"), reference).await;
     assert_eq!(attest(&other, "tdx", &intel, &made, |_| ()).await, refused("measurement"));
-    // Intel rates the platform down.
-    for level in intel.tcb_info.content["tcbLevels"].as_array_mut().unwrap() {
-        level["tcbStatus"] = "OutOfDate".into();
-    }
-    let made = intel.make();
-    let old = world(&made, collection(&made, "tdx"), td_reference()).await;
-    assert_eq!(attest(&old, "tdx", &intel, &made, |_| ()).await, refused("policy-tcb-status"));
 }

@@ -105,6 +105,7 @@ async fn start(options: &RunOptions, paths: &Paths, timings: &mut Timings) -> Re
         name: name.clone(),
         initdata_digest: digest.host_data(),
         measurement: (measurement, format!("guest image {:.12}, {vcpus} vCPU", guest_image.id())),
+        software: kind == TeeKind::Software,
     };
     broker.expect(&expectation, secrets).await?;
     timings.ended("contract and broker");

@@ -121,7 +121,7 @@ pub fn workload() -> Workload {
         name: "scorer".into(),
         owner: "fraud team".into(),
         initdata_digest: host_data(DOCUMENT),
-        references: vec![Reference::snp("guest 0.1.0, 1 vCPU", "belljar measure", MEASUREMENT)],
+        references: vec![Reference::software("guest 0.1.0, 1 vCPU", "belljar measure", MEASUREMENT)],
         resources: vec![
             Resource { path: PATH.into(), content: Zeroizing::new(SECRET.to_vec()) },
             Resource { path: "default/key/unnamed".into(), content: Zeroizing::new(vec![1]) },

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use belljar_broker::{
     AdminToken, Anchors, Broker, BrokerUrl, Config, HandshakeRecord, Reference, RemoteBroker, RemoteError, Resource,
-    TlsServer, Trust, Workload, WorkloadId,
+    TlsServer, Trust, Workload, WorkloadId, own_machines,
 };
 use belljar_contract::BrokerPin;
 use belljar_guest_api::limits::MAX_CHUNK;
@@ -82,6 +82,8 @@ pub struct Expectation {
     pub initdata_digest: [u8; 32],
     /// The launch measurement, and for which launch it was computed.
     pub measurement: ([u8; 48], String),
+    /// Whether it is a launch under the software TEE.
+    pub software: bool,
 }
 
 impl RunBroker {
@@ -99,6 +101,7 @@ impl RunBroker {
         let config = Config {
             trust: Trust { amd: anchors, ..Trust::default() },
             allow_software_tee: software_root.is_some(),
+            policy: own_machines(),
             ..Config::default()
         };
         let broker = Broker::new(config).map_err(Failure::undecided)?;
@@ -164,11 +167,12 @@ fn workload(expectation: &Expectation, secrets: Vec<GivenSecret>, ttl: Option<Du
         rules.push(secret.resource.parse().map_err(Failure::usage)?);
     }
     let (measurement, name) = expectation.measurement.clone();
+    let reference = if expectation.software { Reference::software } else { Reference::snp };
     Ok(Workload {
         name: expectation.name.clone(),
         owner: owner.clone(),
         initdata_digest: expectation.initdata_digest,
-        references: vec![Reference::snp(name, owner, measurement)],
+        references: vec![reference(name, owner, measurement)],
         resources: secrets
             .into_iter()
             .map(|secret| Resource { path: secret.resource, content: secret.content })
@@ -223,8 +227,12 @@ mod tests {
         let config = Config { admin_token: Some(token.clone()), ..Config::default() };
         let broker = Broker::new(config).unwrap();
         let listening = serve_standalone(&broker, ([127, 0, 0, 1], 0)).await.unwrap();
-        let expectation =
-            Expectation { name: "pod".into(), initdata_digest: [1; 32], measurement: ([2; 48], "guest image".into()) };
+        let expectation = Expectation {
+            name: "pod".into(),
+            initdata_digest: [1; 32],
+            measurement: ([2; 48], "guest image".into()),
+            software: true,
+        };
         let secret = || GivenSecret {
             name: "key".into(),
             resource: "run/pod/key".into(),

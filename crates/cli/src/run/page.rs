@@ -159,7 +159,7 @@ impl Facts {
                 what: "launch measurement".to_owned(),
                 source: format!("computed from guest image {:.12} for {} vCPU", self.guest.id, self.vcpus),
                 predicted: Some(hex::encode(self.measurement)),
-                found: found(record.and_then(|r| r.launch.get("measurement"))),
+                found: found(record.and_then(|r| r.launch.values().next())),
             },
             page::Measured {
                 what: "HOST_DATA (contract digest)".to_owned(),

@@ -50,14 +50,14 @@ pub fn name(workload: &Workload) -> String {
 pub fn references(guest: &GuestImage, workload: &Workload, software: bool) -> Result<Vec<Reference>, Failure> {
     let vcpus = shape(workload.contract.needs().cpu_millis);
     let broken = |e| Failure::undecided(e).hint("run `belljar guest build`");
-    let mut launches = vec![("SNP", predict_snp(guest, workload.contract.debug, vcpus).map_err(broken)?)];
+    let name = |tee: &str| format!("guest image {:.12}, {vcpus} vCPU, {tee}", guest.id());
+    let snp = predict_snp(guest, workload.contract.debug, vcpus).map_err(broken)?;
+    let mut references = vec![Reference::snp(name("SNP"), owner(), snp)];
     if software {
-        launches.push(("software TEE", predict_software(guest, workload.contract.debug, vcpus).map_err(broken)?));
+        let measurement = predict_software(guest, workload.contract.debug, vcpus).map_err(broken)?;
+        references.push(Reference::software(name("software TEE"), owner(), measurement));
     }
-    let reference = |(tee, measurement)| {
-        Reference::snp(format!("guest image {:.12}, {vcpus} vCPU, {tee}", guest.id()), owner(), measurement)
-    };
-    Ok(launches.into_iter().map(reference).collect())
+    Ok(references)
 }
 
 /// What became of a registration.
