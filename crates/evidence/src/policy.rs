@@ -30,7 +30,8 @@ pub struct Policy {
     pub measurements: Vec<String>,
     /// Values that registers of a TPM must have, by name (`pcr00` to `pcr23`), lowercase hex.
     pub pcrs: BTreeMap<String, String>,
-    /// Least TCB of an SNP platform: the committed one counts, below which the platform cannot fall back.
+    /// Least TCB of an SNP platform: the reported one, which the endorsement key was derived for, the committed one, below
+    /// which the platform cannot fall back, and the launch's must all reach it.
     pub min_snp_tcb: Option<MinSnpTcb>,
     /// Digests of ID keys of SNP guests that are taken, lowercase hex; none for any.
     pub snp_id_keys: Vec<String>,
@@ -177,23 +178,35 @@ impl MinSnpTcb {
     fn check(&self, report: Option<&Report>) -> Check {
         const NAME: &str = "policy-snp-tcb";
         let expected = format!(
-            "committed at least bootloader {}, tee {}, snp {}, microcode {}{}",
+            "reported, committed and at launch at least bootloader {}, tee {}, snp {}, microcode {}{}",
             self.bootloader,
             self.tee,
             self.snp,
             self.microcode,
             if self.fmc == 0 { String::new() } else { format!(", fmc {}", self.fmc) }
         );
-        let Some(tcb) = report.map(|report| report.committed_tcb) else {
+        let Some(report) = report else {
             return Check::not_made(NAME, expected, "the report cannot be read");
         };
-        let found = describe(&tcb);
-        let reached = tcb.fmc().unwrap_or(0) >= self.fmc
+        // Whoever holds the key of an old TCB can write what he likes into a report, but for the TCB of that key: the
+        // reported one. So the committed one alone would prove nothing.
+        let (reported, committed, launch) = (&report.reported_tcb, &report.committed_tcb, &report.launch_tcb);
+        let found = if reported == committed && committed == launch {
+            describe(reported)
+        } else {
+            let [reported, committed, launch] = [reported, committed, launch].map(describe);
+            format!("reported {reported}; committed {committed}; at launch {launch}")
+        };
+        let reached = [reported, committed, launch].into_iter().all(|tcb| self.is_reached_by(tcb));
+        check(NAME, expected, &found, reached)
+    }
+
+    fn is_reached_by(&self, tcb: &SnpTcb) -> bool {
+        tcb.fmc().unwrap_or(0) >= self.fmc
             && tcb.bootloader() >= self.bootloader
             && tcb.tee() >= self.tee
             && tcb.snp() >= self.snp
-            && tcb.microcode() >= self.microcode;
-        check(NAME, expected, &found, reached)
+            && tcb.microcode() >= self.microcode
     }
 }
 
@@ -262,6 +275,34 @@ mod tests {
         assert_eq!(refused(open(&["INTEL-SA-00001"])), Some("policy-advisories"));
         let launch = |hex: &str| Policy { measurements: vec![hex.to_owned()], ..Policy::default() };
         assert_eq!((refused(launch("ab")), refused(launch("ac"))), (None, Some("policy-measurement")));
+    }
+
+    #[test]
+    fn no_tcb_of_a_report_may_be_below_the_least() {
+        let policy = Policy { min_snp_tcb: Some(MinSnpTcb { snp: 8, ..MinSnpTcb::default() }), ..Policy::default() };
+        // The places of REPORTED_TCB, COMMITTED_TCB and LAUNCH_TCB, and in them that of SNP on Milan.
+        let outcome = |versions: [u8; 3]| {
+            let mut bytes = [0; crate::snp::REPORT_LEN];
+            bytes[0] = 3;
+            for (at, version) in [0x180, 0x1E0, 0x1F0].into_iter().zip(versions) {
+                bytes[at + 6] = version;
+            }
+            let report = Report::parse(&bytes).unwrap();
+            let subject = Subject {
+                kind: Kind::Snp,
+                flags: &[],
+                tcb: None,
+                measurement: None,
+                snp: Some(&report),
+                registers: None,
+            };
+            policy.judge(&subject).into_iter().find(|check| check.name == "policy-snp-tcb").map(|check| check.outcome)
+        };
+        assert_eq!(outcome([8, 8, 8]), Some(Outcome::Passed));
+        // Whoever holds the key of an old TCB can write any committed one, and only that reported one.
+        for below in [[7, 8, 8], [8, 7, 8], [8, 8, 7]] {
+            assert_eq!(outcome(below), Some(Outcome::Failed), "{below:?}");
+        }
     }
 
     #[test]

@@ -241,6 +241,7 @@ const GENUINE: &[(&str, &[&str], Change)] = &[
     ("nothing changed", &["test-root"], |_| {}),
     ("the last privilege level", &["vmpl-3", "test-root"], |f| f.report[0x30] = 3),
     ("a debug policy", &["debug-policy", "test-root"], |f| f.report[0x0A] |= 1 << 3),
+    ("a policy that lets the guest migrate", &["migration-policy", "test-root"], |f| f.report[0x0A] |= 1 << 2),
     ("version 2 without a CPU", &["test-root"], |f| {
         f.report[0] = 2;
         f.report[0x188..0x18B].fill(0);
@@ -306,6 +307,24 @@ fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
         assert_eq!(verdict.check(name).unwrap().outcome, Outcome::Passed, "{name}");
         assert_eq!(without.check(name).unwrap().outcome, Outcome::NotChecked, "{name}");
     }
+
+    // Without a processor in the report, its certificate says how to read a TCB.
+    let mut forge = Forge::new(&keys);
+    forge.turin();
+    forge.report[0] = 2;
+    forge.report[0x188..0x18B].fill(0);
+    let (verdict, named) = (forge.verdict(), {
+        let mut forge = Forge::new(&keys);
+        forge.turin();
+        forge.verdict()
+    });
+    assert!(verdict.is_valid() && named.is_valid(), "{:#?}", verdict.checks);
+    let parts = |verdict: &Verdict| {
+        let report = verdict.facts.report.as_ref().unwrap();
+        [report.reported_tcb, report.committed_tcb, report.current_tcb, report.launch_tcb]
+            .map(|tcb| (tcb.fmc(), tcb.bootloader(), tcb.tee(), tcb.snp(), tcb.microcode()))
+    };
+    assert_eq!(parts(&verdict), parts(&named));
 
     // What is missing leaves the question open, and says so; what is known by name completes the chain.
     let undecided = |after: fn(&mut [u8; REPORT_LEN], &mut Chain)| Forge { after, ..Forge::new(&keys) }.verdict();

@@ -205,7 +205,15 @@ default migration := false
 
 migration if belljar.migratable == false
 
-own_rule := {"debug-policy", "td-debug", "enclave-debug", "software-tee", "test-root"}
+own_rule := {
+	"debug-policy",
+	"td-debug",
+	"enclave-debug",
+	"migration-policy",
+	"td-migratable",
+	"software-tee",
+	"test-root",
+}
 
 default flags := false
 

@@ -12,7 +12,8 @@ use crate::text::{listed, shown, time};
 use crate::{Claims, Finding, Owner};
 
 /// Flags that have a rule of their own.
-const OWN_RULE: [&str; 5] = ["debug-policy", "td-debug", "enclave-debug", "software-tee", "test-root"];
+const OWN_RULE: [&str; 7] =
+    ["debug-policy", "td-debug", "enclave-debug", "migration-policy", "td-migratable", "software-tee", "test-root"];
 /// AR4SI values.
 const AFFIRMED: i8 = 2;
 const APPROVED_EXECUTABLES: i8 = 3;

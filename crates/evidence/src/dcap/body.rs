@@ -35,7 +35,7 @@ pub struct TdReport {
     pub mrsigner_seam: [u8; 48],
     /// Attributes of the TDX module.
     pub seam_attributes: [u8; 8],
-    /// Attributes of the TD; bit 0 of the first byte is DEBUG.
+    /// Attributes of the TD; the first byte is the group TUD, "TD under debug", with DEBUG as its bit 0.
     pub td_attributes: [u8; 8],
     /// Extended features that the TD may use.
     pub xfam: [u8; 8],
@@ -82,9 +82,15 @@ impl TdReport {
         Some(report)
     }
 
-    /// The host may read and change the TD's memory and registers.
+    /// The host may look into the TD, or change it: an attribute of the group TUD is set. DEBUG opens memory and registers;
+    /// with any of the others, too, Intel counts the TD as one that is not to be trusted.
     pub fn debug(&self) -> bool {
-        self.td_attributes[0] & 1 == 1
+        self.td_attributes[0] != 0
+    }
+
+    /// The TD may be moved to another platform, by the migration TD that its host bound to it: attribute MIGRATABLE.
+    pub fn migratable(&self) -> bool {
+        self.td_attributes[3] >> 5 & 1 == 1
     }
 
     pub(super) fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

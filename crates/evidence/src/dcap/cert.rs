@@ -283,11 +283,11 @@ impl Chain {
         self.certificates().find(|one| at < one.not_before || at > one.not_after)
     }
 
-    /// Follows the chain from the leaf to an anchor.
+    /// Follows the chain from the leaf to an anchor, which becomes its last certificate where the chain leaves it out.
     ///
     /// # Errors
     /// What breaks it, in words.
-    pub(super) fn root(&self, anchors: &Anchors) -> Result<Root, String> {
+    pub(super) fn complete(&mut self, anchors: &Anchors) -> Result<Root, String> {
         for (below, pair) in self.certificates.windows(2).enumerate() {
             if let [subject, issuer] = pair
                 && !issuer.issued(subject, below)
@@ -303,9 +303,15 @@ impl Chain {
         let by_name = anchors.certificates().find(|(anchor, _)| {
             last.issuer != last.subject && anchor.subject == last.issuer && anchor.issued(last, below)
         });
-        by_name
-            .map(|(_, root)| root)
-            .ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))
+        let (anchor, root) =
+            by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))?;
+        self.certificates.push(Arc::clone(anchor));
+        Ok(root)
+    }
+
+    /// The last certificate: of a chain that was completed, the anchor.
+    pub(super) fn last(&self) -> Option<&Certificate> {
+        self.certificates.last().map(Arc::as_ref)
     }
 }
 

@@ -81,13 +81,16 @@ pub(super) struct Signer {
 
 impl Signer {
     fn new(chain: &[u8], anchors: &Anchors) -> Self {
-        let chain = Item::of(chain, |text| Chain::parse_under(text, anchors));
-        let trusted = chain.read().map(|chain| Self::trust(chain, anchors));
+        let mut chain = Item::of(chain, |text| Chain::parse_under(text, anchors));
+        let trusted = match &mut chain {
+            Item::Read(chain) => Some(Self::trust(chain, anchors)),
+            _ => None,
+        };
         Self { chain, trusted }
     }
 
-    fn trust(chain: &Chain, anchors: &Anchors) -> Result<(Root, ParsedPublicKey), String> {
-        let root = chain.root(anchors)?;
+    fn trust(chain: &mut Chain, anchors: &Anchors) -> Result<(Root, ParsedPublicKey), String> {
+        let root = chain.complete(anchors)?;
         let leaf = chain.leaf().ok_or("the chain is empty")?;
         if leaf.subject_name() != TCB_SIGNING {
             return Err(format!("it is signed by {}, not by {TCB_SIGNING}", leaf.subject_name()));
@@ -128,8 +131,8 @@ pub(super) struct Prepared {
     /// The authority that the list was first tried with, DER, and whether it signed it.
     pck_crl_tried: OnceLock<(Vec<u8>, bool)>,
     pub(super) root_crl: Item<Crl>,
-    /// Whether one of the anchors signed it.
-    pub(super) root_crl_signed: bool,
+    /// Which of the anchors signed it, and whose that is.
+    pub(super) root_crl_signer: Option<(Arc<Certificate>, Root)>,
 }
 
 impl Prepared {
@@ -141,8 +144,8 @@ impl Prepared {
             Arc::new(Signer::new(&raw.qe_signing_chain, anchors))
         };
         let root_crl = Item::of(&raw.root_crl, Crl::parse);
-        let by_anchor = |list: &Crl| anchors.certificates().any(|(root, _)| list.is_signed_by(root));
-        let root_crl_signed = root_crl.read().is_some_and(by_anchor);
+        let by_anchor = |list: &Crl| anchors.certificates().find(|(anchor, _)| list.is_signed_by(anchor));
+        let root_crl_signer = root_crl.read().and_then(by_anchor).map(|(anchor, root)| (Arc::clone(anchor), root));
         let identity = Item::of(&raw.qe_identity, QeIdentity::parse);
         Self {
             tcb_info: Document::new(Item::of(&raw.tcb_info, TcbInfo::parse), tcb_signer, |info| &info.signed),
@@ -150,7 +153,7 @@ impl Prepared {
             pck_crl: Item::of(&raw.pck_crl, Crl::parse),
             pck_crl_tried: OnceLock::new(),
             root_crl,
-            root_crl_signed,
+            root_crl_signer,
         }
     }
 

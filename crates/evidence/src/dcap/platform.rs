@@ -100,8 +100,8 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
         options: &options,
         found: Found::default(),
     };
-    let authority = Item::of(&collateral.pck_crl_chain, Chain::parse);
-    let by_authority = pck_crl_signer(&prepared, &authority, anchors);
+    let mut authority = Item::of(&collateral.pck_crl_chain, Chain::parse);
+    let by_authority = pck_crl_signer(&prepared, &mut authority, anchors);
     if !collateral.pck_crl.is_empty() {
         judge.pck_crl_alone(by_authority.as_ref(), authority.read());
     }
@@ -132,8 +132,11 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
         valid_to,
     };
     let roots = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref(), by_authority.as_ref()];
-    let root = roots.into_iter().flatten().find_map(|signed| signed.as_ref().ok());
-    let (software, flag) = match root {
+    let mut roots = roots.into_iter().flatten().filter_map(|signed| signed.as_ref().ok());
+    let of_list = prepared.root_crl_signer.as_ref().map(|(_, root)| root);
+    // One part that is not Intel's is enough.
+    let other = roots.find(|root| **root != Root::Intel).or(of_list);
+    let (software, flag) = match other {
         Some(Root::Software) => (true, Some("software-tee")),
         Some(Root::Test) => (true, Some("test-root")),
         _ => (false, None),
@@ -143,7 +146,7 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
 
 /// Whose root the authority of the PCK's revocation list leads to, when it signed that; why not, in words. `None` where
 /// the list or the authority was not given.
-fn pck_crl_signer(prepared: &Prepared, authority: &Item<Chain>, anchors: &Anchors) -> Option<Result<Root, String>> {
+fn pck_crl_signer(prepared: &Prepared, authority: &mut Item<Chain>, anchors: &Anchors) -> Option<Result<Root, String>> {
     let chain = match authority {
         Item::Absent => return None,
         Item::Malformed(why) => return Some(Err(why.clone())),
@@ -153,7 +156,7 @@ fn pck_crl_signer(prepared: &Prepared, authority: &Item<Chain>, anchors: &Anchor
     if !chain.leaf().is_some_and(|leaf| prepared.pck_crl_is_signed_by(leaf)) {
         return Some(Err("it does not verify: another authority, or changed bytes".to_owned()));
     }
-    Some(chain.root(anchors))
+    Some(chain.complete(anchors))
 }
 
 struct Judge<'a> {
@@ -270,14 +273,17 @@ impl Judge<'_> {
 
     fn root_crl(&mut self) {
         let names = ["root-crl-signature", "root-crl-time", "ca-revoked"];
-        let expected = "a revocation list of an anchor";
+        let expected = "a revocation list of the anchor that the PCK's certificate leads to";
         let list = match &self.prepared.root_crl {
             Item::Absent => return self.cannot_all(&names, expected, "the root's revocation list"),
             Item::Malformed(why) => return self.malformed(&names, expected, why),
             Item::Read(list) => list,
         };
-        let signed = self.prepared.root_crl_signed;
-        let found = if signed { "it verifies" } else { "it does not verify: another authority, or changed bytes" };
+        let (found, signed) = match &self.prepared.root_crl_signer {
+            Some((signer, _)) if self.is_anchor(signer) => ("it verifies", true),
+            Some(_) => ("it is of another anchor", false),
+            None => ("it does not verify: another authority, or changed bytes", false),
+        };
         self.checks.compare(names[0], expected, found, signed);
         self.time(names[1], list.this_update(), list.next_update(), None);
         let chains = [
@@ -287,6 +293,18 @@ impl Judge<'_> {
         ];
         let all: Vec<&Certificate> = chains.into_iter().flatten().flat_map(Chain::certificates).collect();
         self.revoked(names[2], list, &all);
+    }
+
+    /// Whether a certificate is the anchor that the PCK's leads to; without that chain, any anchor is.
+    fn is_anchor(&self, certificate: &Certificate) -> bool {
+        let followed = self.chain.filter(|chain| chain.root.is_ok());
+        followed.and_then(|chain| chain.chain.last()).is_none_or(|anchor| anchor.der() == certificate.der())
+    }
+
+    /// Whether a document is signed, under the anchor that the PCK's certificate leads to.
+    fn is_authentic<T>(&self, document: &Document<T>) -> bool {
+        let anchor = document.signer.chain.read().and_then(Chain::last);
+        matches!(document.signed, Some(Ok(_))) && anchor.is_none_or(|anchor| self.is_anchor(anchor))
     }
 
     fn revoked(&mut self, name: &'static str, list: &Crl, certificates: &[&Certificate]) {
@@ -320,6 +338,10 @@ impl Judge<'_> {
             (Item::Read(_), _, Some(signed)) => {
                 if let Some(first) = names.first() {
                     match signed {
+                        Ok(_) if !self.is_authentic(document) => {
+                            let found = "its signer leads to another anchor than the PCK's certificate";
+                            self.checks.compare(first, expected, found, false);
+                        }
                         Ok(_) => self.checks.compare(first, expected, "it verifies", true),
                         Err(why) => self.checks.compare(first, expected, why, false),
                     }
@@ -363,7 +385,7 @@ impl Judge<'_> {
         if let Some(td) = td {
             self.tdx_module(info, td);
         }
-        if matches!(document.signed, Some(Ok(_))) && fmspc && pce && info.id == id {
+        if self.is_authentic(document) && fmspc && pce && info.id == id {
             self.found.tcb = Some(tcb::assess(info, pck, td));
         }
     }
@@ -405,7 +427,7 @@ impl Judge<'_> {
         let (expected, found) = compared(identity, &quote.qe);
         let matches = expected == found;
         self.checks.compare(names[3], expected, found, matches);
-        if !matches!(document.signed, Some(Ok(_))) || identity.id != id || !matches {
+        if !self.is_authentic(document) || identity.id != id || !matches {
             return;
         }
         let rating = tcb::isv_rating(&identity.levels, quote.qe.isv_svn);

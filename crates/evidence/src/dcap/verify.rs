@@ -102,15 +102,15 @@ pub(super) struct PckChain {
 
 impl PckChain {
     fn read(pem: &[u8], anchors: &Anchors) -> Result<Self, String> {
-        let chain = Chain::parse_under(pem, anchors).map_err(|error| error.to_string())?;
+        let mut chain = Chain::parse_under(pem, anchors).map_err(|error| error.to_string())?;
         let leaf = chain.leaf().ok_or("the chain is empty")?;
         let pck = Pck::of(leaf).map_err(|error| error.to_string());
+        let key = leaf.fixed_key();
         let root = if leaf.subject_name() == PCK {
-            chain.root(anchors)
+            chain.complete(anchors)
         } else {
             Err(format!("the leaf is for {}, not for {PCK}", leaf.subject_name()))
         };
-        let key = leaf.fixed_key();
         Ok(Self { chain, root, pck, key })
     }
 }
@@ -163,16 +163,16 @@ impl Verifier {
     /// | `pck-crl-signature` | the authority that issued the PCK's certificate signed its revocation list |
     /// | `pck-crl-time` | that list is in date |
     /// | `pck-revoked` | it does not name the PCK's certificate |
-    /// | `root-crl-signature` | an anchor signed the root's revocation list |
+    /// | `root-crl-signature` | the anchor that the PCK's certificate leads to signed its revocation list |
     /// | `root-crl-time` | that list is in date |
     /// | `ca-revoked` | it names none of the authorities and signers |
-    /// | `tcb-info-signature` | Intel's TCB signer signed the exact bytes of the TCB info |
+    /// | `tcb-info-signature` | Intel's TCB signer signed the exact bytes of the TCB info, under the same anchor |
     /// | `tcb-info-time` | it and its certificates are in date |
     /// | `tcb-info-id` | it is for this kind of TEE |
     /// | `tcb-info-fmspc` | it is for the platform of the PCK |
     /// | `tcb-info-pceid` | it is for the PCE of the PCK |
     /// | `tdx-module` | the TDX module is one that it lists: signer and attributes |
-    /// | `qe-identity-signature` | Intel's TCB signer signed the exact bytes of the identity |
+    /// | `qe-identity-signature` | Intel's TCB signer signed the exact bytes of the identity, under the same anchor |
     /// | `qe-identity-time` | it and its certificates are in date |
     /// | `qe-identity-id` | it is for the quoting enclave of this kind of TEE |
     /// | `qe-identity-match` | signer, product, MISCSELECT and attributes of the quoting enclave are as it says |
@@ -368,7 +368,10 @@ fn flags(quote: Option<&Quote>, root: Option<Root>, tcb: Option<&Tcb>) -> Vec<St
         Some(Root::Intel) | None => {}
     }
     match quote.map(|quote| &quote.body) {
-        Some(Body::Td(report)) if report.debug() => flags.push("td-debug".to_owned()),
+        Some(Body::Td(report)) => {
+            let facts = [("td-debug", report.debug()), ("td-migratable", report.migratable())];
+            flags.extend(facts.into_iter().filter(|(_, holds)| *holds).map(|(flag, _)| flag.to_owned()));
+        }
         Some(Body::Enclave(report)) if report.debug() => flags.push("enclave-debug".to_owned()),
         _ => {}
     }

@@ -78,16 +78,29 @@ pub fn replay(log: &Log, bank: Hash) -> Registers {
     Registers { hash: bank, values }
 }
 
-/// The check `event-log` of a CC log: it can be read, and its replay gives RTMR0 to RTMR3.
+/// The check `event-log` of a CC log: it can be read, its replay gives RTMR0 to RTMR3, and it has no event of another
+/// register (MRTD is extended by nothing once a TD runs), which would stand there unproved.
 pub fn check_rtmrs(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Check {
     let expected = rtmrs.iter().map(hex::encode).collect::<Vec<_>>().join(" ");
     match Log::parse(log) {
         Err(error) => failed(expected, error.to_string()),
         Ok(log) => {
+            if !log.algorithms.iter().any(|(algorithm, _)| *algorithm == Hash::Sha384.number()) {
+                return failed(expected, "a log without digests of sha384".to_owned());
+            }
+            if let Some(register) = unquoted(&log) {
+                return failed(expected, format!("an event that extends register {register}, which is no RTMR"));
+            }
             let found = replay(&log, Hash::Sha384).rtmrs().iter().map(hex::encode).collect::<Vec<_>>().join(" ");
             Check::same("event-log", expected, found)
         }
     }
+}
+
+/// The first register beyond RTMR0 to RTMR3 (1 to 4) that an event claims to extend.
+fn unquoted(log: &Log) -> Option<u32> {
+    let mut measured = log.events.iter().filter(|event| event.kind != NO_ACTION).map(|event| event.register);
+    measured.find(|register| !(1..=4).contains(register))
 }
 
 /// The check `event-log` of a TPM's log: it can be read, and its replay gives each register that it extends and that
@@ -113,4 +126,39 @@ pub fn check_pcrs(log: &[u8], pcrs: &Pcrs) -> Check {
 
 fn failed(expected: String, found: String) -> Check {
     Check { name: "event-log", outcome: Outcome::Failed, expected, found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log that declares that bank, with one event for register 1.
+    fn log(bank: Hash) -> Vec<u8> {
+        let spec = [
+            b"Spec ID Event03\0".to_vec(),
+            vec![0; 8],
+            1_u32.to_le_bytes().to_vec(),
+            bank.number().to_le_bytes().to_vec(),
+            u16::try_from(bank.size()).unwrap().to_le_bytes().to_vec(),
+            vec![0],
+        ]
+        .concat();
+        let first =
+            [[0, 0, 0, 0, 3, 0, 0, 0].to_vec(), vec![0; 20], vec![u8::try_from(spec.len()).unwrap(), 0, 0, 0], spec];
+        let event = [
+            vec![1, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0],
+            bank.number().to_le_bytes().to_vec(),
+            vec![7; bank.size()],
+            vec![0; 4],
+        ];
+        [first.concat(), event.concat()].concat()
+    }
+
+    #[test]
+    fn a_log_without_the_bank_of_the_registers_proves_nothing() {
+        let mut rtmrs = [[0; 48]; 4];
+        assert_eq!(check_rtmrs(&log(Hash::Sha256), &rtmrs).outcome, Outcome::Failed);
+        rtmrs[0].copy_from_slice(&Hash::Sha384.digest(&[&[0; 48], &[7; 48]]));
+        assert_eq!(check_rtmrs(&log(Hash::Sha384), &rtmrs).outcome, Outcome::Passed);
+    }
 }

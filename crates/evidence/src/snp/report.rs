@@ -368,6 +368,15 @@ impl Report {
         })
     }
 
+    /// Takes the layout of TCB versions from the endorsement key's certificate where the report names no processor.
+    pub(super) fn read_tcbs_as(&mut self, layout: Layout) {
+        if self.cpuid.is_none() {
+            for tcb in [&mut self.current_tcb, &mut self.reported_tcb, &mut self.committed_tcb, &mut self.launch_tcb] {
+                tcb.layout = layout;
+            }
+        }
+    }
+
     /// Whether this program knows the layout of the report's version.
     pub fn version_is_known(&self) -> bool {
         (FIRST_VERSION..=LAST_VERSION).contains(&self.version)

@@ -93,7 +93,7 @@ pub struct Facts {
 /// Without a revocation list its three checks are listed as not made, and do not stand in the way of a verdict; so is
 /// `product` for a report of version 2, which names no processor, and under an issuer that is named after no product line.
 ///
-/// Debug policy, VMPL and a VLEK are facts (`flags`), not failures.
+/// Debug policy, migration policy, VMPL and a VLEK are facts (`flags`), not failures.
 pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdict<Facts> {
     judge(report, &Given::read(chain, anchors), anchors, at)
 }
@@ -147,7 +147,7 @@ fn digest(chain: &Chain) -> [u8; 32] {
 
 fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Facts> {
     let mut checks = Checks::default();
-    let parsed = Report::read(report).ok();
+    let mut parsed = Report::read(report).ok();
     checks.compare("length", REPORT_LEN, report.len(), parsed.is_some());
     checks.of_report(parsed.as_ref());
 
@@ -162,6 +162,9 @@ fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Fa
     checks.binding(parsed.as_ref(), given.content.as_ref());
     let vek = given.content.as_ref().and_then(|content| content.as_ref().ok()).cloned();
     checks.content(parsed.as_ref());
+    if let (Some(report), Some(vek)) = (&mut parsed, &vek) {
+        report.read_tcbs_as(vek.tcb.layout);
+    }
 
     let software = matches!(root, Some(Root::Software | Root::Test));
     let flags = flags(parsed.as_ref(), root);
@@ -466,6 +469,9 @@ fn flags(report: Option<&Report>, root: Option<Root>) -> Vec<String> {
     if let Some(report) = report {
         if report.policy.debug() {
             flags.push("debug-policy".to_owned());
+        }
+        if report.policy.migrate_ma() {
+            flags.push("migration-policy".to_owned());
         }
         if report.vmpl != 0 {
             flags.push(format!("vmpl-{}", report.vmpl));

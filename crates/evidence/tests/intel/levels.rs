@@ -116,11 +116,12 @@ type Run = fn() -> Result<(), Failed>;
 type Take = fn(&mut Made);
 
 pub fn trials() -> impl Iterator<Item = Trial> {
-    let others: [(&str, Run); 6] = [
+    let others: [(&str, Run); 7] = [
         ("relaunch_is_advised", relaunch_is_advised),
         ("freshness", freshness),
         ("missing_collateral", missing_collateral),
         ("debug_is_a_flag", debug_is_a_flag),
+        ("migration_is_a_flag", migration_is_a_flag),
         ("other_bodies", other_bodies),
         ("chain_beside_the_quote", chain_beside_the_quote),
     ];
@@ -202,14 +203,32 @@ fn missing_collateral() -> Result<(), Failed> {
 }
 
 fn debug_is_a_flag() -> Result<(), Failed> {
+    // The first eight bits (TUD) each open the TD in some way: DEBUG is one of them, profiling others.
+    for bit in 0..8 {
+        let mut world = World::tdx4(4);
+        world.td().td_attributes[0] |= 1 << bit;
+        let verdict = judge(&world.make(), NOW, &Options::default());
+        ensure("a td", &verdict, verdict.is_valid() && verdict.flags == ["test-root", "td-debug"])?;
+    }
     let mut world = World::tdx4(4);
-    world.td().td_attributes[0] |= 1;
+    world.td().td_attributes[1] |= 1;
     let verdict = judge(&world.make(), NOW, &Options::default());
-    ensure("a td", &verdict, verdict.is_valid() && verdict.flags == ["test-root", "td-debug"])?;
+    ensure("another attribute", &verdict, verdict.is_valid() && verdict.flags == ["test-root"])?;
     let mut world = World::sgx3(4);
     world.quote.enclave.attributes[0] |= 2;
     let verdict = judge(&world.make(), NOW, &Options::default());
     ensure("an enclave", &verdict, verdict.is_valid() && verdict.flags == ["test-root", "enclave-debug"])
+}
+
+fn migration_is_a_flag() -> Result<(), Failed> {
+    // SEPT_VE_DISABLE, MIGRATABLE and PKS are neighbours.
+    for (bit, flags) in [(4, &["test-root"][..]), (5, &["test-root", "td-migratable"]), (6, &["test-root"])] {
+        let mut world = World::tdx4(4);
+        world.td().td_attributes[3] |= 1 << bit;
+        let verdict = judge(&world.make(), NOW, &Options::default());
+        ensure(&format!("bit {bit}"), &verdict, verdict.is_valid() && verdict.flags == flags)?;
+    }
+    Ok(())
 }
 
 /// Bodies that the vectors do not have: an enclave in versions 4 and 5, a TD of TDX 1.0 in version 5.

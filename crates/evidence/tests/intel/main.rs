@@ -7,6 +7,7 @@ mod bytes;
 mod certificates;
 mod documents;
 mod levels;
+mod roots;
 
 use belljar_evidence::dcap::{Facts, Freshness, Options, Verifier};
 use belljar_evidence::{Decision, Outcome, Verdict};
@@ -52,7 +53,7 @@ fn main() {
     let refusals = refused.into_iter().map(|(name, base, change, check)| {
         Trial::test(format!("refused::{name}"), move || refuses(base, change, check))
     });
-    let trials = refusals.chain(levels::trials()).collect();
+    let trials = refusals.chain(levels::trials()).chain(roots::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

@@ -107,6 +107,20 @@ fn an_altered_log_is_refused(evidence: &Evidence) -> Result<(), Failed> {
     other[first - 6] = 2;
     let digests = LogError::Digests { event: 1, found: 2, expected: 1 };
     ensure("two digests", Log::parse(&other) == Err(digests))?;
+    // An event of a register that the quote does not have: nothing would hold it to what it says.
+    let with = |register: u32, kind: u32| {
+        let mut event = [register, kind, 1].map(u32::to_le_bytes).concat();
+        event.extend(Hash::Sha384.number().to_le_bytes());
+        event.extend([7; 48]);
+        event.extend([0; 4]);
+        outcome(&[bare, &event].concat())
+    };
+    const NO_ACTION: u32 = 3;
+    const EVENT_TAG: u32 = 6;
+    for register in [0, 1, 5, 17] {
+        ensure(&format!("nothing is extended into {register}"), with(register, NO_ACTION) == Outcome::Passed)?;
+        ensure(&format!("an event of register {register}"), with(register, EVENT_TAG) == Outcome::Failed)?;
+    }
     ensure("no log", Log::parse(b"hello") == Err(LogError::Beginning))
 }
 
