@@ -1,9 +1,8 @@
 //! Claims of quotes: TDX and SGX.
 
-use belljar_evidence::Verdict;
 use belljar_evidence::dcap::{Body, EnclaveReport, Facts, Freshness, Pck, Quote, Status, Tcb, TdReport};
-use belljar_evidence::eventlog::{Log, replay};
-use belljar_evidence::tpm::Hash;
+use belljar_evidence::eventlog::{Log, check_rtmrs_of};
+use belljar_evidence::{Outcome, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::common::{Read, Root, of_verdict};
@@ -32,7 +31,7 @@ pub(super) fn tdx(verdict: &Verdict<Facts>, log: Option<&Log>) -> Read {
     platform(&mut ours, &verdict.facts.tcb, verdict.facts.freshness, fields.pck.as_ref());
     let mut own = own_of_td(&fields.quote, td);
     quality(&mut own, &verdict.facts.tcb, verdict.facts.freshness, verdict.facts.valid_to, fields.pck.as_ref());
-    let replayed = log.map(|log| (log, replay(log, Hash::Sha384).rtmrs().iter().zip(&td.rtmr).all(|(a, b)| a == b)));
+    let replayed = log.map(|log| (log, check_rtmrs_of(log, &td.rtmr).outcome == Outcome::Passed));
     ours.insert(
         "event_log".to_owned(),
         json!(match replayed {

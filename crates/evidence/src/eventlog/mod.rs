@@ -14,5 +14,5 @@ mod replay;
 mod words;
 
 pub use parse::{AcpiTable, Event, Log, LogError, MAX_LOG, acpi_table};
-pub use replay::{Registers, check_pcrs, check_rtmrs, replay};
+pub use replay::{Registers, check_pcrs, check_rtmrs, check_rtmrs_of, replay};
 pub use words::{BootChain, Explained, boot_chain, explain};

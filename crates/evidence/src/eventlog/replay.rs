@@ -81,20 +81,27 @@ pub fn replay(log: &Log, bank: Hash) -> Registers {
 /// The check `event-log` of a CC log: it can be read, its replay gives RTMR0 to RTMR3, and it has no event of another
 /// register (MRTD is extended by nothing once a TD runs), which would stand there unproved.
 pub fn check_rtmrs(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Check {
-    let expected = rtmrs.iter().map(hex::encode).collect::<Vec<_>>().join(" ");
     match Log::parse(log) {
-        Err(error) => failed(expected, error.to_string()),
-        Ok(log) => {
-            if !log.algorithms.iter().any(|(algorithm, _)| *algorithm == Hash::Sha384.number()) {
-                return failed(expected, "a log without digests of sha384".to_owned());
-            }
-            if let Some(register) = unquoted(&log) {
-                return failed(expected, format!("an event that extends register {register}, which is no RTMR"));
-            }
-            let found = replay(&log, Hash::Sha384).rtmrs().iter().map(hex::encode).collect::<Vec<_>>().join(" ");
-            Check::same("event-log", expected, found)
-        }
+        Err(error) => failed(shown(rtmrs), error.to_string()),
+        Ok(log) => check_rtmrs_of(&log, rtmrs),
     }
+}
+
+/// The same of a log that was read already.
+pub fn check_rtmrs_of(log: &Log, rtmrs: &[[u8; 48]; 4]) -> Check {
+    if !log.algorithms.iter().any(|(algorithm, _)| *algorithm == Hash::Sha384.number()) {
+        return failed(shown(rtmrs), "a log without digests of sha384".to_owned());
+    }
+    if let Some(register) = unquoted(log) {
+        return failed(shown(rtmrs), format!("an event that extends register {register}, which is no RTMR"));
+    }
+    let found = replay(log, Hash::Sha384).rtmrs();
+    let found = found.iter().map(hex::encode).collect::<Vec<_>>().join(" ");
+    Check::same("event-log", shown(rtmrs), found)
+}
+
+fn shown(rtmrs: &[[u8; 48]; 4]) -> String {
+    rtmrs.iter().map(hex::encode).collect::<Vec<_>>().join(" ")
 }
 
 /// The first register beyond RTMR0 to RTMR3 (1 to 4) that an event claims to extend.

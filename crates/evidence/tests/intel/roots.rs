@@ -12,6 +12,9 @@ use crate::ensure;
 /// Puts the other root's part into the collateral.
 type Mix = fn(&mut Collateral, &Collateral);
 
+/// A trial of its own.
+type Run = fn() -> Result<(), Failed>;
+
 /// Name, mix, and the check that fails.
 const MIXED: &[(&str, Mix, &str)] = &[
     (
@@ -41,7 +44,7 @@ pub fn trials() -> impl Iterator<Item = Trial> {
             })
         })
     });
-    let others: [(&str, fn() -> Result<(), Failed>); 2] =
+    let others: [(&str, Run); 2] =
         [("an_anchor_is_in_date", an_anchor_is_in_date), ("collateral_alone_is_flagged", collateral_alone_is_flagged)];
     mixed.chain(others.map(|(name, run)| Trial::test(format!("roots::{name}"), run)))
 }
