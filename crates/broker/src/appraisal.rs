@@ -6,6 +6,7 @@ use crate::{
     initdata,
     record::{CheckRecord, Outcome},
     release::bounded_list,
+    revocation::Revocations,
     verify::{self, Carried, Field, Trust, Verified},
     workload::{Launch, Workload},
 };
@@ -29,6 +30,7 @@ pub(crate) struct Known<'a> {
     pub(crate) shelf: &'a Shelf,
     /// The tenant's own reference values: for workloads that nobody registered.
     pub(crate) references: &'a References,
+    pub(crate) revocations: &'a Revocations,
     pub(crate) workloads: &'a [Arc<Workload>],
     /// Unix seconds.
     pub(crate) at: u64,
@@ -130,7 +132,19 @@ pub(crate) fn appraise(known: &Known<'_>, evidence: &Evidence, bound: &Bound<'_>
     appraised.trust_vector = judgement.vector;
     list(&mut appraised, &judgement);
     appraised.launch = launch(&claims);
-    appraised.identity = Some(Identity::of(&claims, &judgement));
+    let identity = Identity::of(&claims, &judgement);
+    if let Some(id) = appraised.host_data {
+        let revoked = known.revocations.of(&appraised.launch, &carried.chip, &id, identity.signer.as_deref());
+        let found = match revoked {
+            Some(one) => {
+                format!("{} {} is revoked since {} by {}: {}", one.subject, one.value, one.at, one.by, one.reason)
+            }
+            None => "nothing that is revoked".to_owned(),
+        };
+        let owner = revoked.map(|one| one.by.clone());
+        appraised.push("revocation-list", revoked.is_none(), "nothing that is revoked".into(), found, owner);
+    }
+    appraised.identity = Some(identity);
     appraised.claims = Some(claims);
     appraised
 }

@@ -2,10 +2,11 @@
 //! again or give up.
 
 use crate::{
-    admin,
+    api,
     release::{Resolved, Shown},
     session::{State as Phase, Use},
     state::{Answer, Broker, Message},
+    tenant::{DEFAULT_TENANT, is_tenant},
 };
 use axum::{
     Router,
@@ -25,28 +26,54 @@ use belljar_rcar::{
     wire::{self, Attestation, Challenge, ErrorBody, Request, RuntimeData, Token},
 };
 use belljar_verifier::Evidence;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The TEEs whose evidence is verified.
 const VERIFIED: [Tee; 6] = [Tee::Snp, Tee::Tdx, Tee::Sgx, Tee::AzSnpVtpm, Tee::AzTdxVtpm, Tee::Tpm];
-/// Whom a client means that names no tenant.
-const DEFAULT_TENANT: &str = "default";
 
 impl Broker {
     /// The HTTP service: `/kbs/v0`, and `/belljar/v1` when there is an admin token.
     pub fn router(&self) -> Router {
         Router::new()
-            .route("/kbs/v0/auth", post(auth).layer(DefaultBodyLimit::max(wire::MAX_AUTH)))
-            .route("/kbs/v0/attest", post(attest).layer(DefaultBodyLimit::max(wire::MAX_ATTEST)))
-            .route("/kbs/v0/resource/{repository}/{kind}/{tag}", get(resource))
+            .merge(protocol(""))
+            .merge(protocol("/t/{tenant}"))
             .route("/.well-known/jwks.json", get(keys))
-            .merge(admin::routes(self))
+            .merge(api::routes(self))
             .fallback(async || error(StatusCode::NOT_FOUND, "NotFound", "no such path"))
             .layer(middleware::from_fn_with_state(self.clone(), in_time))
             .with_state(self.clone())
     }
+}
+
+/// The protocol under a prefix that names the tenant, or under none for the default one.
+fn protocol(prefix: &str) -> Router<Broker> {
+    Router::new()
+        .route(&format!("{prefix}/kbs/v0/auth"), post(auth).layer(DefaultBodyLimit::max(wire::MAX_AUTH)))
+        .route(&format!("{prefix}/kbs/v0/attest"), post(attest).layer(DefaultBodyLimit::max(wire::MAX_ATTEST)))
+        .route(&format!("{prefix}/kbs/v0/resource/{{repository}}/{{kind}}/{{tag}}"), get(resource))
+}
+
+/// Parts of the path; without a tenant it is the default one.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default = "default_tenant")]
+    tenant: String,
+}
+
+fn default_tenant() -> String {
+    DEFAULT_TENANT.to_owned()
+}
+
+/// The same with a resource.
+#[derive(Deserialize)]
+struct Resource {
+    #[serde(default = "default_tenant")]
+    tenant: String,
+    repository: String,
+    kind: String,
+    tag: String,
 }
 
 /// A client that sends its body slowly does not hold a handler for ever.
@@ -57,7 +84,11 @@ async fn in_time(State(broker): State<Broker>, request: HttpRequest, next: Next)
     }
 }
 
-async fn auth(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn auth(
+    State(broker): State<Broker>,
+    Path(Named { tenant }): Path<Named>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let refuse = |why: &str| {
         let detail = format!("Attestation error: RCAR handshake Auth failed: {why}");
         error(StatusCode::UNAUTHORIZED, "AttestationError", &detail)
@@ -74,8 +105,12 @@ async fn auth(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>)
         let known: Vec<String> = VERIFIED.iter().map(ToString::to_string).collect();
         return refuse(&format!("tee {} is not verified by this broker; {} are", request.tee, known.join(", ")));
     }
+    // Whether there is such a tenant shows nowhere: a challenge is the same for all.
+    if !is_tenant(&tenant) {
+        return refuse("the path names no tenant");
+    }
     let expires = broker.now().saturating_add(broker.limits().session.as_secs());
-    match broker.session_key().open(DEFAULT_TENANT, request.tee, expires) {
+    match broker.session_key().open(&tenant, request.tee, expires) {
         Ok((cookie, nonce)) => {
             let challenge = Challenge { nonce, extra_params: Value::String(String::new()) };
             with_cookie(json(StatusCode::OK, &challenge), &cookie, expires)
@@ -84,7 +119,12 @@ async fn auth(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>)
     }
 }
 
-async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+async fn attest(
+    State(broker): State<Broker>,
+    Path(Named { tenant }): Path<Named>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let refuse = |why: &str| {
         let detail = format!("Attestation error: RCAR handshake Attest failed: {why}");
         error(StatusCode::UNAUTHORIZED, "AttestationError", &detail)
@@ -95,7 +135,9 @@ async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<B
     };
     let Some(cookie) = session_cookie(&headers) else { return refuse("no session cookie") };
     let now = broker.now();
-    let Some(session) = broker.session_key().live(&cookie, now) else { return refuse("session is unknown or expired") };
+    let Some(session) = broker.session_key().live(&cookie, now).filter(|session| session.tenant == tenant) else {
+        return refuse("session is unknown or expired");
+    };
     let Phase::Challenged { nonce } = session.state.clone() else {
         return refuse("the challenge was used before; ask for a new one");
     };
@@ -112,7 +154,7 @@ async fn attest(State(broker): State<Broker>, headers: HeaderMap, body: Result<B
     }
     let tee = session.tee;
     let refuse_message = |claim: &str, expected: &str, found: String, why: &str| {
-        let denial = broker.refuse_message(tee, claim, expected, found);
+        let denial = broker.refuse_message(&tenant, tee, claim, expected, found);
         refuse(&format!("{why} (denial {})", denial.id))
     };
     let message = match read_attestation(tee, &body) {
@@ -164,7 +206,7 @@ fn read_attestation(tee: Tee, body: &[u8]) -> Result<Message, String> {
 async fn resource(
     State(broker): State<Broker>,
     headers: HeaderMap,
-    Path((repository, kind, tag)): Path<(String, String, String)>,
+    Path(Resource { tenant, repository, kind, tag }): Path<Resource>,
 ) -> Response {
     let no_token = || error(StatusCode::UNAUTHORIZED, "TokenNotFound", "Attestation Token not found");
     let shown = match (session_cookie(&headers), bearer(&headers)) {
@@ -176,8 +218,9 @@ async fn resource(
     if !segments.iter().all(|segment| is_segment(segment)) {
         return error(StatusCode::BAD_REQUEST, "InvalidRequest", "not a resource path: repository/type/tag");
     }
-    match broker.resolve(&shown, &segments.join("/")) {
+    match broker.resolve(&tenant, &shown, &segments.join("/")).await {
         Resolved::NoToken => no_token(),
+        Resolved::Away => error(StatusCode::SERVICE_UNAVAILABLE, "Store", "the store is away; try again later"),
         Resolved::Refused { denial } => {
             let detail = format!("Access denied by policy: {} (denial {})", denial.claim, denial.id);
             error(StatusCode::UNAUTHORIZED, "PolicyDeny", &detail)

@@ -31,29 +31,41 @@
 
 #![forbid(unsafe_code)]
 
-mod admin;
+mod api;
 mod appraisal;
 mod collateral;
 pub mod config;
+mod files;
 mod handshake;
 pub mod initdata;
+mod keep;
+mod manage;
+mod principal;
 pub mod record;
 mod release;
 pub mod remote;
+mod revocation;
 mod server;
 mod session;
 pub mod settings;
+pub mod standalone;
 mod state;
+mod tenant;
 pub mod verify;
 pub mod workload;
 
-pub use admin::fuzz;
+pub use api::fuzz;
 pub use belljar_evidence::snp::Anchors;
 pub use config::{AdminToken, Clock, Config, ConfigError, Limits, SystemClock, own_machines};
+pub use files::FileError;
+pub use keep::KeepError;
+pub use principal::{Principal, Role};
 pub use record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release};
 pub use remote::{BrokerUrl, RemoteBroker, RemoteError};
+pub use revocation::{Revocation, RevocationError, Subject};
 pub use server::{Listening, ServeError, TlsServer, serve_standalone};
 pub use settings::{Settings, SettingsError};
+pub use standalone::{Standalone, StartError};
 pub use state::Broker;
 pub use verify::Trust;
 pub use workload::{KnownWorkload, Launch, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId};

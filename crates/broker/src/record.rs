@@ -107,6 +107,8 @@ pub struct CertificateRecord {
 pub struct HandshakeRecord {
     /// Its name.
     pub id: String,
+    /// Whose challenge it answered.
+    pub tenant: String,
     /// When the evidence came, Unix seconds.
     pub at: u64,
     /// `snp`, or `software-tee` when no hardware stands behind the evidence, or the TEE that the client named.

@@ -3,14 +3,22 @@
 
 use crate::{
     appraisal::describe_launch,
+    keep::Kind,
     record::{Denial, Release},
     session::{Identity, State},
     state::{Broker, random_hex},
+    tenant::Tenant,
     workload::{Launch, Reference, Workload},
+};
+use belljar_appraisal::{
+    Finding, Owner,
+    reference::References,
+    release::{Decision, Request},
 };
 use belljar_rcar::{Jwk, ear};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc};
 use zeroize::Zeroizing;
 
 /// What a request for a resource ends in.
@@ -26,6 +34,8 @@ pub(crate) enum Resolved {
     },
     /// There is no admitted session.
     NoToken,
+    /// The store is away.
+    Away,
 }
 
 /// What a client shows for having attested.
@@ -37,6 +47,7 @@ pub(crate) enum Shown {
 /// What a token says about its holder, besides what upstream's tokens say.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Holder {
+    pub(crate) tenant: String,
     #[serde(with = "hex")]
     pub(crate) contract: [u8; 32],
     pub(crate) launch: Launch,
@@ -70,6 +81,7 @@ impl Broker {
         let said = |pointer: &str| cpu.annotated_evidence.pointer(pointer).cloned().unwrap_or_default();
         let holder: Holder = serde_json::from_value(said("/belljar.holder")).ok()?;
         Some(Identity {
+            tenant: holder.tenant,
             kind: cpu.tee.clone()?,
             host_data: holder.contract,
             launch: holder.launch,
@@ -83,71 +95,165 @@ impl Broker {
     }
 
     /// Decides about a resource.
-    pub(crate) fn resolve(&self, shown: &Shown, path: &str) -> Resolved {
+    pub(crate) async fn resolve(&self, tenant: &str, shown: &Shown, path: &str) -> Resolved {
         let now = self.now();
         let Some(identity) = self.identify(shown, now) else { return Resolved::NoToken };
-        let deny = |claim: &str, expected: String, found: String, owner: String| {
-            let denial = Denial {
-                id: random_hex::<6>().unwrap_or_default(),
-                refused: format!("resource {path}"),
-                claim: claim.into(),
-                expected,
-                found,
-                owner,
-            };
-            tracing::warn!(%denial, "resource refused");
-            let release = Release { at: now, resource: path.into(), bytes: None, denial: Some(denial.clone()) };
-            self.add_release(&identity.record, release);
-            Resolved::Refused { denial }
+        // What was admitted by one tenant is nobody to another.
+        let Some(tenant) = self.tenant(&identity.tenant).filter(|_| identity.tenant == tenant) else {
+            return Resolved::NoToken;
         };
-
+        if let Some(revoked) = tenant.revocations().of_identity(&identity) {
+            tracing::warn!(record = %identity.record, subject = %revoked.subject, "session of something revoked");
+            return Resolved::NoToken;
+        }
         // Looked up anew, so that a withdrawn or expired registration gets nothing.
-        let workloads = self.workloads_of(&identity.host_data);
-        if workloads.is_empty() {
-            let found = hex::encode(identity.host_data);
-            return deny("host_data", "a registered workload".into(), found, "who registers workloads".into());
+        let workloads = self.workloads_of(&tenant, &identity.host_data);
+        let decided = match decide(&tenant, &workloads, &identity, path, now) {
+            Ok(decided) => decided,
+            Err(Why { claim, expected, found, owner }) => {
+                let denial = self.denial(path, claim, expected, found, owner);
+                tracing::warn!(%denial, "resource refused");
+                self.note(&identity, path, now, None, Some(denial.clone()));
+                return Resolved::Refused { denial };
+            }
+        };
+        let (content, owner) = match decided {
+            Decided::Own(content) => (Some(content), String::new()),
+            Decided::Kept { owner } => match self.keep().get(&identity.tenant, Kind::Resource, path).await {
+                Ok(kept) => (kept.map(|kept| kept.value), owner),
+                Err(error) => {
+                    tracing::error!(%error, "resource cannot be read");
+                    return Resolved::Away;
+                }
+            },
+        };
+        match content {
+            Some(content) => {
+                self.note(&identity, path, now, Some(content.len()), None);
+                tracing::info!(record = %identity.record, "resource released");
+                Resolved::Content { content, tee_key: identity.tee_key }
+            }
+            None => {
+                let (expected, found) = ("a stored resource", "a rule names it, but it is not stored");
+                let denial = self.denial(path, "resource".into(), expected.into(), found.into(), owner);
+                self.note(&identity, path, now, None, Some(denial));
+                Resolved::Absent
+            }
         }
-        let runs_as =
-            |workload: &&Arc<Workload>| workload.references.iter().any(|reference| reference.matches(&identity.launch));
-        let admitted: Vec<_> = workloads.iter().filter(runs_as).collect();
-        if admitted.is_empty() {
-            let (expected, owner) = describe_references(workloads.iter().flat_map(|w| &w.references));
-            return deny("measurement", expected, describe_launch(&identity.launch), owner);
-        }
-        let named: Vec<_> = admitted.iter().filter(|w| w.rules.iter().any(|rule| rule.matches(path))).collect();
-        if named.is_empty() {
+    }
+
+    fn denial(&self, path: &str, claim: String, expected: String, found: String, owner: String) -> Denial {
+        let id = random_hex::<6>().unwrap_or_default();
+        Denial { id, refused: format!("resource {path}"), claim, expected, found, owner }
+    }
+
+    fn note(&self, identity: &Identity, path: &str, at: u64, bytes: Option<usize>, denial: Option<Denial>) {
+        self.add_release(&identity.record, Release { at, resource: path.into(), bytes, denial });
+    }
+}
+
+/// Where an allowed resource is.
+enum Decided {
+    /// It came with the workload's registration.
+    Own(Zeroizing<Vec<u8>>),
+    /// The tenant keeps it, or nobody does.
+    Kept {
+        /// Who can store it.
+        owner: String,
+    },
+}
+
+/// Why nothing is released.
+struct Why {
+    claim: String,
+    expected: String,
+    found: String,
+    owner: String,
+}
+
+/// By the rules of a registered workload, and then by those of the tenant.
+fn decide(
+    tenant: &Tenant,
+    workloads: &[Arc<Workload>],
+    identity: &Identity,
+    path: &str,
+    now: u64,
+) -> Result<Decided, Why> {
+    let why = |claim: &str, expected: String, found: String, owner: String| Why {
+        claim: claim.to_owned(),
+        expected,
+        found,
+        owner,
+    };
+    let policies = tenant.policies();
+    let runs_as =
+        |workload: &&Arc<Workload>| workload.references.iter().any(|reference| reference.matches(&identity.launch));
+    let admitted: Vec<_> = workloads.iter().filter(runs_as).collect();
+    if !workloads.is_empty() && admitted.is_empty() {
+        let (expected, owner) = describe_references(workloads.iter().flat_map(|w| &w.references));
+        return Err(why("measurement", expected, describe_launch(&identity.launch), owner));
+    }
+    let named: Vec<_> = admitted.iter().filter(|w| w.rules.iter().any(|rule| rule.matches(path))).collect();
+    if !named.is_empty() {
+        // The latest registration wins.
+        let own = named.iter().rev().find_map(|w| w.resources.iter().find(|r| r.path == path));
+        let owner = named.first().map(|w| w.owner.clone()).unwrap_or_default();
+        return Ok(own.map_or(Decided::Kept { owner }, |own| Decided::Own(own.content.clone())));
+    }
+    if workloads.is_empty() && !still_agrees(&tenant.references(), identity, now) {
+        let found = hex::encode(identity.host_data);
+        return Err(why("host_data", "a registered workload".into(), found, "who registers workloads".into()));
+    }
+    let Ok(asked) = path.parse() else {
+        return Err(why("resource", "repository/type/tag".into(), path.to_owned(), "the workload".into()));
+    };
+    let request = Request { path: &asked, identity: &identity.who };
+    let no_rego = |_: &str| Err(Box::new(no_rego()));
+    match policies.decide(&request, no_rego) {
+        Decision::Allow { rule, .. } => Ok(Decided::Kept { owner: format!("who wrote rule {rule}") }),
+        Decision::Deny { scope: None, .. } if !admitted.is_empty() => {
             let mut rules: Vec<String> = admitted.iter().flat_map(|w| &w.rules).map(ToString::to_string).collect();
             rules.dedup();
             let expected = if rules.is_empty() { "no resource at all".into() } else { bounded_list(&rules) };
             let mut owners: Vec<String> = admitted.iter().map(|w| w.owner.clone()).collect();
             owners.dedup();
-            return deny("resource rule", expected, path.into(), bounded_list(&owners));
+            Err(why("resource rule", expected, path.to_owned(), bounded_list(&owners)))
         }
-        // The latest registration wins.
-        let content =
-            named.iter().rev().find_map(|w| w.resources.iter().find(|r| r.path == path)).map(|r| r.content.clone());
-        match content {
-            Some(content) => {
-                let release = Release { at: now, resource: path.into(), bytes: Some(content.len()), denial: None };
-                self.add_release(&identity.record, release);
-                tracing::info!(record = %identity.record, "resource released");
-                Resolved::Content { content, tee_key: identity.tee_key }
-            }
-            None => {
-                let denial = Denial {
-                    id: random_hex::<6>().unwrap_or_default(),
-                    refused: format!("resource {path}"),
-                    claim: "resource".into(),
-                    expected: "a stored resource".into(),
-                    found: "a rule names it, but it is not stored".into(),
-                    owner: named.first().map(|w| w.owner.clone()).unwrap_or_default(),
-                };
-                let release = Release { at: now, resource: path.into(), bytes: None, denial: Some(denial) };
-                self.add_release(&identity.record, release);
-                Resolved::Absent
-            }
-        }
+        Decision::Deny { findings, .. } => match findings.into_iter().find(|finding| !finding.passed) {
+            Some(finding) => Err(why(&finding.claim, finding.expected, finding.found, finding.owner.to_string())),
+            None => Err(why("resource rule", "a rule".into(), path.to_owned(), "who wrote the policy".into())),
+        },
     }
+}
+
+/// What a policy in Rego says while there is none.
+fn no_rego() -> Finding {
+    Finding {
+        claim: "allow".into(),
+        rule: "rego".into(),
+        expected: "a policy that can be run".into(),
+        found: "none".into(),
+        owner: Owner::Policy,
+        passed: false,
+    }
+}
+
+/// Whether a set that the launch agreed with is still there and has not expired.
+fn still_agrees(references: &References, identity: &Identity, now: u64) -> bool {
+    let same = |found: &str, value: &Value| match value {
+        Value::String(text) => text == found,
+        Value::Number(number) => number.to_string().as_str() == found,
+        other => other == found,
+    };
+    references.sets().filter(|(name, _)| identity.who.sets.iter().any(|set| set == name)).any(|(_, values)| {
+        let mut held: BTreeMap<&str, bool> = BTreeMap::new();
+        for value in values.filter(|value| value.holds_at(now)) {
+            let found = identity.launch.get(&value.name);
+            let agrees = found.is_some_and(|found| value.scalars().iter().any(|scalar| same(found, scalar)));
+            *held.entry(&value.name).or_default() |= agrees;
+        }
+        !held.is_empty() && held.values().all(|agrees| *agrees)
+    })
 }
 
 /// Values with their names, and who owns them.

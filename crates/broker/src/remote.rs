@@ -1,7 +1,7 @@
 //! A broker in another process, for `belljar run --broker URL`: its admin API from the caller's side.
 
 use crate::{
-    admin::{BodyError, HandshakesBody, KnownBody, RegisteredBody, WorkloadBody},
+    api::workloads::{BodyError, HandshakesBody, KnownBody, RegisteredBody, WorkloadBody},
     config::AdminToken,
     record::HandshakeRecord,
     workload::{KnownWorkload, Workload, WorkloadId},

@@ -11,8 +11,11 @@ use hyper_util::{
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::{
     ServerConfig,
-    crypto::aws_lc_rs::default_provider,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{default_provider, kx_group},
+    },
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -23,6 +26,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+
+/// Name in the certificate that is made; clients pin the key and look at no name.
+pub(crate) const NAME: &str = "broker.belljar.internal";
 
 /// Why the broker cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -67,17 +73,34 @@ impl TlsServer {
     pub fn new(broker: &Broker) -> Result<Self, ServeError> {
         let certificate = |e: rcgen::Error| ServeError::Certificate(e.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(certificate)?;
-        let params = CertificateParams::new(vec!["broker.belljar.internal".into()]).map_err(certificate)?;
+        let params = CertificateParams::new(vec![NAME.into()]).map_err(certificate)?;
         let cert = params.self_signed(&key).map_err(certificate)?;
-        let pin = SpkiPin::of_certificate(cert.der())
-            .ok_or_else(|| ServeError::Certificate("it cannot be read back".into()))?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Self::with_certificate(broker, vec![cert.der().clone()], key)
+    }
+
+    /// With a certificate chain, the server's first, and its key.
+    ///
+    /// # Errors
+    /// [`ServeError::Certificate`] or [`ServeError::Tls`].
+    pub fn with_certificate(
+        broker: &Broker,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, ServeError> {
+        let pin = chain.first().and_then(|first| SpkiPin::of_certificate(first));
+        let pin = pin.ok_or_else(|| ServeError::Certificate("the first one cannot be read".into()))?;
         let tls = |e: rustls::Error| ServeError::Tls(e.to_string());
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        // What is recorded today must not be read by tomorrow's quantum computers: the hybrid first.
+        let provider = CryptoProvider {
+            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+            ..default_provider()
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(tls)?
             .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
+            .with_single_cert(chain, key)
             .map_err(tls)?;
         // Nobody comes back with a ticket: each handshake is a connection of its own.
         config.send_tls13_tickets = 0;

@@ -49,6 +49,8 @@ pub(crate) enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
+    /// Whose challenge was answered.
+    pub(crate) tenant: String,
     /// `snp`, `tdx`, …, or `software-tee`.
     pub(crate) kind: String,
     /// First 32 bytes of the init-data digest that the hardware bound.

@@ -3,7 +3,7 @@
 //! file of its own or in the environment.
 
 use crate::config::Limits;
-use belljar_evidence::policy::Policy;
+use belljar_appraisal::policy::Settings as Policy;
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -38,8 +38,8 @@ pub struct Settings {
     pub collateral: CollateralSettings,
     /// Whose evidence counts.
     pub trust: TrustSettings,
-    /// What of authentic evidence is taken; the policy file of `belljar evidence verify --policy`.
-    pub platform: Option<Policy>,
+    /// What the default policy takes beside what is always right.
+    pub policy: Policy,
     /// Bounds.
     pub limits: LimitSettings,
 }
@@ -91,7 +91,7 @@ pub struct Store {
 }
 
 /// The vendors' endorsements.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CollateralSettings {
     /// A signed bundle of `belljar collateral bundle`.
@@ -102,6 +102,14 @@ pub struct CollateralSettings {
     pub cache: Option<PathBuf>,
     /// Fetch what is missing from the vendors, in the background, into that cache.
     pub fetch: bool,
+    /// For how many days after its next update collateral counts as in grace.
+    pub grace_days: u32,
+}
+
+impl Default for CollateralSettings {
+    fn default() -> Self {
+        Self { bundle: None, bundle_key: None, cache: None, fetch: false, grace_days: 7 }
+    }
 }
 
 /// Whose evidence counts.
@@ -224,6 +232,11 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
+        if self.policy.allow_software_tee {
+            return Err(SettingsError::Together(
+                "policy.allow_software_tee is no setting of a policy: write allow_software_tee = true at the top",
+            ));
+        }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             return Err(SettingsError::Together("tls.certificate and tls.key belong together: give both or none"));
         }
@@ -333,8 +346,8 @@ mod tests {
         assert_eq!(Settings::parse(EXAMPLE, "example").unwrap(), Settings::default());
         assert_eq!(Settings::parse("", "empty").unwrap(), Settings::default());
         // The debug form names every field, and None those that the example left out.
-        let Settings { platform, .. } = Settings::parse(&full().replace("names = []", ""), "full").unwrap();
-        assert_eq!(platform.unwrap().tcb_status.len(), 2);
+        let Settings { policy, .. } = Settings::parse(&full().replace("names = []", ""), "full").unwrap();
+        assert_eq!(policy.min_snp_tcb["Milan"].snp, 27);
         let all: toml::Table = full().parse().unwrap();
         let mut named: Vec<&str> = all
             .iter()
@@ -343,7 +356,7 @@ mod tests {
                 _ => vec![key.as_str()],
             })
             .collect();
-        named.retain(|key| *key != "tcb_status");
+        named.retain(|key| *key != "Milan");
         let debug = format!("{:#?}", Settings::default());
         let mut fields: Vec<&str> = debug
             .lines()
@@ -351,7 +364,9 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": "))
             .map(|(key, _)| key)
             .collect();
-        fields.retain(|key| *key != "platform");
+        // That of a policy is refused: it is the broker's own.
+        let policys = fields.iter().rposition(|key| *key == "allow_software_tee").unwrap();
+        fields.remove(policys);
         named.sort_unstable();
         fields.sort_unstable();
         assert_eq!(named, fields);

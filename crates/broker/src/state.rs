@@ -2,13 +2,15 @@ use crate::{
     appraisal::{self, Appraised, Known},
     collateral::{self, Shelf},
     config::{AdminToken, Clock, Config, ConfigError, Limits},
+    keep::Keep,
     record::{CheckRecord, Denial, HandshakeRecord, Outcome, Release, Ring},
     release::Holder,
     session::{Identity, Session, SessionKey, State, Used},
+    tenant::{DEFAULT_TENANT, Registered, Tenant},
     verify::Trust,
     workload::{KnownWorkload, Workload, WorkloadError, WorkloadId},
 };
-use belljar_appraisal::{Claims as EvidenceClaims, policy::Settings, reference::References};
+use belljar_appraisal::{Claims as EvidenceClaims, policy::Settings};
 use belljar_rcar::{
     InitData, PublicKey, Tee,
     ear::{Appraisal, Claims, ISSUER, PROFILE, Status, TokenKey, TrustVector, VerifierId},
@@ -19,7 +21,7 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 use tokio::sync::broadcast;
 
@@ -33,23 +35,16 @@ struct Inner {
     trust: Trust,
     shelf: Arc<Shelf>,
     policy: Settings,
-    references: Mutex<Arc<References>>,
+    keep: Keep,
+    tenants: RwLock<BTreeMap<String, Arc<Tenant>>>,
     token_key: TokenKey,
     admin_token: Option<AdminToken>,
     limits: Limits,
     clock: Arc<dyn Clock>,
     session_key: SessionKey,
     used: Mutex<Used>,
-    workloads: Mutex<Vec<Registered>>,
     records: Mutex<Ring>,
     events: broadcast::Sender<Arc<HandshakeRecord>>,
-}
-
-struct Registered {
-    id: WorkloadId,
-    /// Unix seconds.
-    expires: Option<u64>,
-    workload: Arc<Workload>,
 }
 
 /// A message of `attest` that was understood.
@@ -77,6 +72,12 @@ impl fmt::Debug for Broker {
 impl Broker {
     /// A broker with this configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let session_key = SessionKey::generate().map_err(|_| ConfigError::Random)?;
+        Self::with_keep(config, Keep::default(), session_key)
+    }
+
+    /// A broker that keeps what it is told, and whose sessions are sealed by this key.
+    pub(crate) fn with_keep(config: Config, keep: Keep, session_key: SessionKey) -> Result<Self, ConfigError> {
         let Config { trust, collateral, allow_software_tee, policy, token_key, workloads, admin_token, limits, clock } =
             config;
         for (name, limit) in [
@@ -94,14 +95,14 @@ impl Broker {
             shelf: Arc::new(Shelf::new(trust.amd.clone(), trust.intel.clone(), collateral)),
             trust,
             policy: Settings { allow_software_tee, ..policy },
-            references: Mutex::default(),
+            keep,
+            tenants: RwLock::new(BTreeMap::from([(DEFAULT_TENANT.to_owned(), Arc::default())])),
             token_key,
             admin_token,
             limits,
             clock,
-            session_key: SessionKey::generate().map_err(|_| ConfigError::Random)?,
+            session_key,
             used: Mutex::new(Used::new(limits.sessions)),
-            workloads: Mutex::new(Vec::new()),
             records: Mutex::new(Ring::new(limits.records)),
             events: broadcast::channel(64).0,
         };
@@ -112,28 +113,52 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Makes a workload known, from now on.
+    /// Makes a workload known, from now on and for as long as this broker lives: it is not kept in the store.
+    ///
+    /// # Errors
+    /// Any [`WorkloadError`].
     pub fn register(&self, workload: Workload) -> Result<WorkloadId, WorkloadError> {
-        workload.check()?;
-        let now = self.now();
-        let id = WorkloadId(random_hex::<16>().ok_or(WorkloadError::Random)?);
-        let expires = workload.ttl.map(|ttl| now.saturating_add(ttl.as_secs()));
-        let mut workloads = lock(&self.inner.workloads);
-        workloads.retain(|known| known.is_live(now));
-        if workloads.len() >= self.inner.limits.workloads {
-            return Err(WorkloadError::Full(workloads.len()));
-        }
-        tracing::info!(workload = %workload.name, %id, "workload registered");
-        workloads.push(Registered { id: id.clone(), expires, workload: Arc::new(workload) });
+        let registered = self.prepare(workload)?;
+        let id = registered.id.clone();
+        self.admit_workload(DEFAULT_TENANT, registered)?;
         Ok(id)
+    }
+
+    /// A registration that is checked and has its name.
+    pub(crate) fn prepare(&self, workload: Workload) -> Result<Registered, WorkloadError> {
+        workload.check()?;
+        let id = WorkloadId(random_hex::<16>().ok_or(WorkloadError::Random)?);
+        let expires = workload.ttl.map(|ttl| self.now().saturating_add(ttl.as_secs()));
+        Ok(Registered { id, expires, workload: Arc::new(workload) })
+    }
+
+    /// Puts a registration among the live ones; its number among all.
+    pub(crate) fn admit_workload(&self, tenant: &str, registered: Registered) -> Result<(), WorkloadError> {
+        let (now, most) = (self.now(), self.inner.limits.workloads);
+        let tenant = self.tenant(tenant).ok_or(WorkloadError::Id)?;
+        tenant.change_workloads(|workloads| {
+            workloads.retain(|known| known.is_live(now));
+            if workloads.len() >= most {
+                return Err(WorkloadError::Full(workloads.len()));
+            }
+            tracing::info!(workload = %registered.workload.name, id = %registered.id, "workload registered");
+            workloads.push(registered);
+            Ok(())
+        })
     }
 
     /// Forgets a workload: its sessions get nothing from now on. False when it was not known.
     pub fn withdraw(&self, id: &WorkloadId) -> bool {
-        let mut workloads = lock(&self.inner.workloads);
-        let before = workloads.len();
-        workloads.retain(|known| known.id != *id);
-        workloads.len() < before
+        self.forget_workload(DEFAULT_TENANT, id)
+    }
+
+    pub(crate) fn forget_workload(&self, tenant: &str, id: &WorkloadId) -> bool {
+        let Some(tenant) = self.tenant(tenant) else { return false };
+        tenant.change_workloads(|workloads| {
+            let before = workloads.len();
+            workloads.retain(|known| known.id != *id);
+            workloads.len() < before
+        })
     }
 
     /// Fetches endorsements that evidence needs and that are not at hand, and renews those that grow old, for as long as
@@ -144,8 +169,12 @@ impl Broker {
 
     /// The workloads that are known now, oldest registration first.
     pub fn known(&self) -> Vec<KnownWorkload> {
+        self.known_of(DEFAULT_TENANT)
+    }
+
+    pub(crate) fn known_of(&self, tenant: &str) -> Vec<KnownWorkload> {
         let now = self.now();
-        let workloads = lock(&self.inner.workloads);
+        let workloads = self.tenant(tenant).map(|tenant| tenant.workloads()).unwrap_or_default();
         let live = workloads.iter().filter(|registered| registered.is_live(now));
         live.map(|Registered { id, workload, .. }| KnownWorkload {
             id: id.clone(),
@@ -156,6 +185,25 @@ impl Broker {
             resources: workload.resources.iter().map(|resource| resource.path.clone()).collect(),
         })
         .collect()
+    }
+
+    /// A tenant, when there is one of this name.
+    pub(crate) fn tenant(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.inner.tenants.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn tenant_names(&self) -> Vec<String> {
+        self.inner.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The tenant of this name, made when there is none.
+    pub(crate) fn tenant_or_new(&self, name: &str) -> Arc<Tenant> {
+        let mut tenants = self.inner.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(tenants.entry(name.to_owned()).or_default())
+    }
+
+    pub(crate) fn keep(&self) -> &Keep {
+        &self.inner.keep
     }
 
     /// The last handshakes, oldest first.
@@ -194,21 +242,21 @@ impl Broker {
     }
 
     /// The workloads behind a HOST_DATA value.
-    pub(crate) fn workloads_of(&self, host_data: &[u8; 32]) -> Vec<Arc<Workload>> {
+    pub(crate) fn workloads_of(&self, tenant: &Tenant, host_data: &[u8; 32]) -> Vec<Arc<Workload>> {
         let now = self.now();
-        let workloads = lock(&self.inner.workloads);
         let of = |known: &&Registered| known.is_live(now) && known.workload.initdata_digest == *host_data;
-        workloads.iter().filter(of).map(|known| known.workload.clone()).collect()
+        tenant.workloads().iter().filter(of).map(|known| known.workload.clone()).collect()
     }
 
     /// Appraises evidence for a session whose nonce was just used up. `nonce` is the challenge's.
     pub(crate) fn attest(&self, session: Session, nonce: &str, message: Message) -> Answer {
         let now = self.now();
-        let workloads = lock(&self.inner.workloads);
+        // A tenant that is not there knows nothing, and answers like one that is.
+        let tenant = self.tenant(&session.tenant).unwrap_or_default();
+        let workloads = tenant.workloads();
         let live: Vec<Arc<Workload>> =
             workloads.iter().filter(|known| known.is_live(now)).map(|known| known.workload.clone()).collect();
-        drop(workloads);
-        let references = Arc::clone(&lock(&self.inner.references));
+        let (references, revocations) = (tenant.references(), tenant.revocations());
         let Message { init_data, runtime_data, evidence, additional_evidence } = message;
         let appraised = appraisal::appraise(
             &Known {
@@ -216,6 +264,7 @@ impl Broker {
                 settings: &self.inner.policy,
                 shelf: &self.inner.shelf,
                 references: &references,
+                revocations: &revocations,
                 workloads: &live,
                 at: now,
             },
@@ -227,7 +276,7 @@ impl Broker {
                 init_data: init_data.as_ref(),
             },
         );
-        let mut record = new_record(now, &appraised, init_data);
+        let mut record = new_record(&session.tenant, now, &appraised, init_data);
         if let Some(denial) = record.denial.clone() {
             tracing::warn!(%denial, "attestation refused");
             self.publish(record);
@@ -240,6 +289,7 @@ impl Broker {
         let token_expires = now.saturating_add(self.inner.limits.token.as_secs());
         let admitted = said.and_then(|(claims, who, carried, host_data)| {
             let holder = Holder {
+                tenant: session.tenant.clone(),
                 contract: host_data,
                 launch: appraised.launch.clone(),
                 chip: carried.chip.clone(),
@@ -248,6 +298,7 @@ impl Broker {
             };
             let token = self.token(now, token_expires, &appraised, claims, &holder)?;
             let identity = Identity {
+                tenant: session.tenant.clone(),
                 kind: appraised.tee().to_owned(),
                 host_data,
                 launch: appraised.launch.clone(),
@@ -289,7 +340,7 @@ impl Broker {
     }
 
     /// Records an attestation that could not even be appraised, and gives its denial.
-    pub(crate) fn refuse_message(&self, tee: Tee, claim: &str, expected: &str, found: String) -> Denial {
+    pub(crate) fn refuse_message(&self, tenant: &str, tee: Tee, claim: &str, expected: &str, found: String) -> Denial {
         let id = random_hex::<6>().unwrap_or_default();
         let denial = Denial {
             id: id.clone(),
@@ -309,6 +360,7 @@ impl Broker {
         };
         self.publish(HandshakeRecord {
             id,
+            tenant: tenant.to_owned(),
             at: self.now(),
             tee: tee.to_string(),
             admitted: false,
@@ -379,13 +431,7 @@ impl Broker {
     }
 }
 
-impl Registered {
-    fn is_live(&self, now: u64) -> bool {
-        self.expires.is_none_or(|expires| expires > now)
-    }
-}
-
-fn new_record(at: u64, appraised: &Appraised, init_data: Option<InitData>) -> HandshakeRecord {
+fn new_record(tenant: &str, at: u64, appraised: &Appraised, init_data: Option<InitData>) -> HandshakeRecord {
     let id = random_hex::<6>().unwrap_or_default();
     let denial = appraised.first_failure().map(|check| Denial {
         id: id.clone(),
@@ -398,6 +444,7 @@ fn new_record(at: u64, appraised: &Appraised, init_data: Option<InitData>) -> Ha
     let verified = &appraised.verified;
     HandshakeRecord {
         id,
+        tenant: tenant.to_owned(),
         at,
         tee: appraised.tee().into(),
         admitted: false,

@@ -262,6 +262,9 @@ pub enum WorkloadError {
     /// No random numbers.
     #[error("no random numbers")]
     Random,
+    /// It cannot be kept.
+    #[error(transparent)]
+    Keep(#[from] crate::keep::KeepError),
 }
 
 impl Workload {

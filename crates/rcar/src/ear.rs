@@ -12,6 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt};
+use zeroize::Zeroizing;
 
 /// `eat_profile` of the token.
 pub const PROFILE: &str = "tag:github.com,2024:confidential-containers/Trustee";
@@ -204,6 +205,16 @@ impl TokenKey {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
             .map_err(|_| TokenError::Library("generate a token key"))?;
         Self::with_public(pair)
+    }
+
+    /// A fresh key in PKCS#8 DER, to be kept.
+    ///
+    /// # Errors
+    /// [`TokenError::Library`].
+    pub fn generate_pkcs8() -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = key.map_err(|_| TokenError::Library("generate a token key"))?;
+        Ok(Zeroizing::new(key.as_ref().to_vec()))
     }
 
     /// From PKCS#8 DER, P-256.

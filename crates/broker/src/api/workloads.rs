@@ -1,33 +1,25 @@
-//! The admin API: other processes register workloads and read their handshakes.
-//!
-//! | request | answer |
-//! |---|---|
-//! | `POST /belljar/v1/workloads` [`WorkloadBody`] | 201 [`RegisteredBody`] |
-//! | `GET /belljar/v1/workloads?name=NAME` | 200 [`KnownBody`], oldest registration first, without secrets |
-//! | `DELETE /belljar/v1/workloads/{id}` | 204, or 404 |
-//! | `GET /belljar/v1/handshakes?initdata=HEX` | 200 [`HandshakesBody`], oldest first |
-//!
-//! Each needs `Authorization: Bearer TOKEN`; without an admin token the paths do not exist.
+//! `/belljar/v1/workloads` and `/belljar/v1/handshakes`: workloads are registered, listed, withdrawn; their handshakes are read.
 
+use super::{Caller, Refused, body, refuse_keep};
 use crate::{
-    config::AdminToken,
-    handshake::{bearer, error, json},
+    handshake::{error, json},
+    keep::{KeepError, Kept},
+    principal::Action,
     record::HandshakeRecord,
     state::Broker,
+    tenant::Registered,
     workload::{KnownWorkload, Launch, Reference, Resource, Rule, Workload, WorkloadError, WorkloadId},
 };
 use axum::{
-    Router,
+    Extension,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
-    middleware::{self, Next},
+    extract::{Path, Query, State, rejection::BytesRejection},
+    http::StatusCode,
     response::Response,
-    routing::{delete, get},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Longest body of a registration: the resources of one workload in base64.
@@ -191,86 +183,127 @@ fn bytes<const N: usize>(name: &'static str, text: &str) -> Result<[u8; N], Body
     Ok(out)
 }
 
-pub(crate) fn routes(broker: &Broker) -> Router<Broker> {
-    let Some(token) = broker.admin_token() else { return Router::new() };
-    Router::new()
-        .route("/belljar/v1/workloads", get(known).post(register).layer(DefaultBodyLimit::max(MAX_BODY)))
-        .route("/belljar/v1/workloads/{id}", delete(withdraw))
-        .route("/belljar/v1/handshakes", get(handshakes))
-        .layer(middleware::from_fn_with_state(token.clone(), authorized))
+/// A registration as it is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptBody {
+    /// Later registrations have greater ones.
+    order: u64,
+    expires: Option<u64>,
+    workload: WorkloadBody,
 }
 
-async fn authorized(State(token): State<AdminToken>, request: Request, next: Next) -> Response {
-    if is_bearer(request.headers(), &token) {
-        return next.run(request).await;
-    }
-    error(StatusCode::UNAUTHORIZED, "AdminToken", "no or another admin token")
+/// The value under which a registration is kept.
+pub(crate) fn kept(registered: &Registered, order: u64) -> Result<Zeroizing<Vec<u8>>, KeepError> {
+    let body =
+        KeptBody { order, expires: registered.expires, workload: WorkloadBody::from(registered.workload.as_ref()) };
+    serde_json::to_vec(&body).map(Zeroizing::new).map_err(|e| KeepError::Failed(e.to_string()))
 }
 
-fn is_bearer(headers: &HeaderMap, token: &AdminToken) -> bool {
-    bearer(headers).is_some_and(|found| token.matches(found))
+/// A registration out of what is kept, with its place among the others.
+pub(crate) fn registered(kept: &Kept) -> Result<(u64, Registered), KeepError> {
+    let failed = |e: &dyn std::fmt::Display| KeepError::Failed(format!("workload {}: {e}", kept.key));
+    let body: KeptBody = serde_json::from_slice(&kept.value).map_err(|e| failed(&e))?;
+    let workload = Workload::try_from(body.workload).map_err(|e| failed(&e))?;
+    let id = kept.key.parse().map_err(|e: WorkloadError| failed(&e))?;
+    Ok((body.order, Registered { id, expires: body.expires, workload: Arc::new(workload) }))
 }
 
-async fn register(State(broker): State<Broker>, body: Result<Bytes, BytesRejection>) -> Response {
-    let refuse = |why: &str| error(StatusCode::BAD_REQUEST, "InvalidWorkload", &belljar_rcar::sanitize(why, 300));
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return error(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", "the registration is too long");
-        }
-        Err(_) => return refuse("the body cannot be read"),
+pub(super) async fn register(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    caller.may(Action::Change)?;
+    let body: WorkloadBody = body(bytes, "InvalidWorkload", "the registration is too long")?;
+    let workload = Workload::try_from(body);
+    let registered = match workload {
+        Ok(workload) => broker.register_for(&caller, workload).await,
+        Err(e) => return Err(Refused::bad("InvalidWorkload", &e.to_string())),
     };
-    let body: WorkloadBody = match serde_json::from_slice(&body) {
-        Ok(body) => body,
-        Err(e) => return refuse(&e.to_string()),
-    };
-    let registered = Workload::try_from(body).and_then(|workload| Ok(broker.register(workload)?));
     match registered {
-        Ok(id) => json(StatusCode::CREATED, &RegisteredBody { id: id.to_string() }),
-        Err(BodyError::Workload(e @ WorkloadError::Full(_))) => {
-            error(StatusCode::TOO_MANY_REQUESTS, "TooManyWorkloads", &e.to_string())
+        Ok(id) => Ok(json(StatusCode::CREATED, &RegisteredBody { id: id.to_string() })),
+        Err(e @ WorkloadError::Full(_)) => {
+            Err(Refused::new(StatusCode::TOO_MANY_REQUESTS, "TooManyWorkloads", &e.to_string()))
         }
-        Err(e) => refuse(&e.to_string()),
+        Err(WorkloadError::Keep(e)) => Err(refuse_keep(&e)),
+        Err(e) => Err(Refused::bad("InvalidWorkload", &e.to_string())),
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Named {
+pub(super) struct Named {
     #[serde(default)]
     name: Option<String>,
 }
 
-async fn known(State(broker): State<Broker>, Query(filter): Query<Named>) -> Response {
+pub(super) async fn known(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Query(filter): Query<Named>,
+) -> Result<Response, Refused> {
+    caller.may(Action::Read)?;
     let is_wanted = |known: &KnownWorkload| filter.name.as_ref().is_none_or(|name| known.name == *name);
-    let workloads = broker.known().into_iter().filter(is_wanted).map(KnownWorkloadBody::from).collect();
-    json(StatusCode::OK, &KnownBody { workloads })
+    let known = broker.known_of(&caller.tenant);
+    let workloads = known.into_iter().filter(is_wanted).map(KnownWorkloadBody::from).collect();
+    Ok(json(StatusCode::OK, &KnownBody { workloads }))
 }
 
-async fn withdraw(State(broker): State<Broker>, Path(id): Path<String>) -> Response {
-    match id.parse::<WorkloadId>() {
-        Ok(id) if broker.withdraw(&id) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
-        _ => error(StatusCode::NOT_FOUND, "NotFound", "no such workload"),
+pub(super) async fn withdraw(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    caller.may(Action::Change)?;
+    let withdrawn = match id.parse::<WorkloadId>() {
+        Ok(id) => broker.withdraw_for(&caller, &id).await.map_err(|e| refuse_keep(&e))?,
+        Err(_) => false,
+    };
+    if !withdrawn {
+        return Ok(error(StatusCode::NOT_FOUND, "NotFound", "no such workload"));
     }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+pub(super) struct Filter {
     #[serde(default)]
     initdata: Option<String>,
 }
 
-async fn handshakes(State(broker): State<Broker>, Query(filter): Query<Filter>) -> Response {
+pub(super) async fn handshakes(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Query(filter): Query<Filter>,
+) -> Result<Response, Refused> {
+    caller.may(Action::Read)?;
     let wanted = filter.initdata.map(|digest| digest.to_ascii_lowercase());
     let records = broker.records();
-    let is_wanted = |record: &&HandshakeRecord| wanted.is_none() || record.host_data == wanted;
+    let is_wanted =
+        |record: &&HandshakeRecord| record.tenant == caller.tenant && (wanted.is_none() || record.host_data == wanted);
     let handshakes = records.iter().map(AsRef::as_ref).filter(is_wanted).collect();
-    json(StatusCode::OK, &HandshakesBody { handshakes })
+    Ok(json(StatusCode::OK, &HandshakesBody { handshakes }))
+}
+
+/// A handshake by its id, or by the id of a denial of a resource in it.
+pub(super) async fn handshake(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    caller.may(Action::Read)?;
+    let records = broker.records();
+    let names = |record: &HandshakeRecord| {
+        record.id == id || record.releases.iter().any(|r| r.denial.as_ref().is_some_and(|denial| denial.id == id))
+    };
+    match records.iter().find(|record| record.tenant == caller.tenant && names(record)) {
+        Some(record) => Ok(json(StatusCode::OK, record.as_ref())),
+        None => Ok(error(StatusCode::NOT_FOUND, "NotFound", "no such handshake or denial; old ones are forgotten")),
+    }
 }
 
 /// Entry for fuzzing: reads `data` as a registration, and registers it.

@@ -1,0 +1,126 @@
+//! Files of a standalone broker: secrets that are made once, and read by nobody else.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+use zeroize::Zeroizing;
+
+/// Longest file that is read, in bytes.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The system says no.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// What the system says.
+        cause: String,
+    },
+    /// Others may read it.
+    #[error("{path} has mode {mode:o}: others may read it; chmod 600 it, and think of its content as known")]
+    Mode {
+        /// Which file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> FileError + '_ {
+    |cause| FileError::Io { path: path.display().to_string(), cause: cause.to_string() }
+}
+
+/// Makes a directory that only its owner enters.
+pub(crate) fn directory(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
+}
+
+/// A secret of a file that only its owner may read.
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let file = fs::File::open(path).map_err(failed(path))?;
+    let mode = file.metadata().map_err(failed(path))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::Mode { path: path.display().to_string(), mode });
+    }
+    let mut content = Zeroizing::new(Vec::new());
+    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed(path))?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(failed(path)(io::Error::other(format!("longer than {MAX_FILE} bytes"))));
+    }
+    Ok(content)
+}
+
+/// The content of a file that anybody may read.
+pub(crate) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut content = Vec::new();
+    let file = fs::File::open(path).map_err(failed(path))?;
+    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed(path))?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(failed(path)(io::Error::other(format!("longer than {MAX_FILE} bytes"))));
+    }
+    Ok(content)
+}
+
+/// The secret of a file; made by `make` where there is none. Of two processes that make it at once, both get one and the same.
+/// The flag says whether it was made.
+pub(crate) fn secret_or_new<E: From<FileError>>(
+    path: &Path,
+    make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, E>,
+) -> Result<(Zeroizing<Vec<u8>>, bool), E> {
+    match read_secret(path) {
+        Err(FileError::Io { .. }) if !path.exists() => {}
+        found => return Ok((found?, false)),
+    }
+    let content = make()?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        directory(parent)?;
+    }
+    // Written under another name first, so that nobody ever reads half of it.
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = Path::new(&draft);
+    let _ = fs::remove_file(draft);
+    let written = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+        file.write_all(&content)?;
+        file.sync_all()
+    };
+    written().map_err(failed(draft))?;
+    let linked = fs::hard_link(draft, path);
+    let _ = fs::remove_file(draft);
+    match linked {
+        Ok(()) => Ok((content, true)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok((read_secret(path)?, false)),
+        Err(e) => Err(failed(path)(e).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_not_read_when_others_may() {
+        let folder = std::env::temp_dir().join(format!("belljar-files-{}", std::process::id()));
+        let file = folder.join("deep/secret");
+        let make = |text: &str| {
+            let text = Zeroizing::new(text.as_bytes().to_vec());
+            secret_or_new::<FileError>(&file, || Ok(text))
+        };
+        assert_eq!(make("one").unwrap(), (Zeroizing::new(b"one".to_vec()), true));
+        assert_eq!(make("two").unwrap(), (Zeroizing::new(b"one".to_vec()), false));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.join("deep")).unwrap().count(), 1, "no draft is left");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let told = make("three").unwrap_err();
+        assert_eq!(told, FileError::Mode { path: file.display().to_string(), mode: 0o640 });
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
