@@ -6,6 +6,7 @@
 //! | [`reference`] | reference values: names, sets, expiry, who says so; and how they are imported |
 //! | [`policy`] | the default policy, each of its rules with what was expected and found |
 //! | [`finding`] | one rule's outcome, with who can change it |
+//! | [`rego`] | policies in Rego, those of upstream unchanged |
 //! | [`release`] | which workload gets which resource; nothing unless a rule says so |
 //!
 //! The crate is pure: no file, no connection, no clock. The time is an argument, and the same arguments give the same
@@ -16,6 +17,7 @@ pub mod claims;
 pub mod finding;
 pub mod policy;
 pub mod reference;
+pub mod rego;
 pub mod release;
 mod text;
 

@@ -73,6 +73,16 @@ revocation if belljar.revocation_checked == true
 
 revocation if data.settings.require_revocation == false
 
+is_whole(number) if {
+	is_number(number)
+	number >= 0
+	floor(number) == number
+}
+
+whole(number) := number if is_whole(number)
+
+else := 0
+
 default tcb := false
 
 tcb if {
@@ -82,11 +92,11 @@ tcb if {
 
 tcb if {
 	not intel
-	floor := data.settings.min_snp_tcb[belljar.tcb.product]
+	least_tcb := data.settings.min_snp_tcb[belljar.tcb.product]
 	every which in ["reported", "committed"] {
-		is_number(belljar.tcb[which].snp)
-		every part, least in floor {
-			object.get(belljar.tcb[which], part, 0) >= least
+		is_whole(belljar.tcb[which].snp)
+		every part, least in least_tcb {
+			whole(object.get(belljar.tcb[which], part, 0)) >= least
 		}
 	}
 }
@@ -99,7 +109,10 @@ tcb_is_refused if {
 
 default eval_number := false
 
-eval_number if belljar.tcb.eval_number >= data.settings.min_tcb_eval_number
+eval_number if {
+	is_whole(belljar.tcb.eval_number)
+	belljar.tcb.eval_number >= data.settings.min_tcb_eval_number
+}
 
 default advisories := false
 
@@ -246,7 +259,7 @@ default hardware := 2
 hardware := 99 if not authentic
 
 else := 97 if {
-	belljar.root != "hardware"
+	not belljar.root == "hardware"
 	not software
 }
 

@@ -70,3 +70,33 @@ impl Judgement {
 pub fn judge(claims: &Claims, references: &References, settings: &Settings, at: u64) -> Judgement {
     rules::Rules::new(claims, references, settings, at).judge()
 }
+
+/// The rules that no other policy can change: `evidence`, `session` and `root`. Where one of the first two does not hold,
+/// the vector says so and nothing else needs to be asked; of a software TEE it has 96 for the hardware.
+pub(crate) fn guard(claims: &Claims, settings: &Settings) -> Judgement {
+    rules::Rules::new(claims, &References::default(), settings, 0).guard()
+}
+
+/// Measurement sets that the claims agree with, for rules of release; none for evidence that is not authentic.
+pub fn agreeing_sets(claims: &Claims, references: &References, at: u64) -> Vec<String> {
+    if claims.is_authentic() { rules::agreeing_sets(claims, references, at) } else { Vec::new() }
+}
+
+/// Measurement sets as Rego policies have them in `data.sets`: by set and name, the values that hold at a time.
+pub(crate) fn sets_data(references: &References, at: u64) -> serde_json::Value {
+    let set = |values: &mut dyn Iterator<Item = &crate::reference::ReferenceValue>| {
+        let mut named: serde_json::Map<String, serde_json::Value> = serde_json::Map::new();
+        for value in values {
+            let list = named.entry(value.name.clone()).or_insert_with(|| serde_json::json!([]));
+            if let (serde_json::Value::Array(list), true) = (list, value.holds_at(at)) {
+                list.extend(value.scalars().iter().cloned());
+            }
+        }
+        serde_json::Value::Object(named)
+    };
+    references
+        .sets()
+        .map(|(name, mut values)| (name.to_owned(), set(&mut values)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}

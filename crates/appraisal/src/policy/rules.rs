@@ -33,6 +33,16 @@ pub(super) struct Rules<'a> {
     findings: Vec<Finding>,
 }
 
+/// Names of the measurement sets that the claims agree with.
+pub(super) fn agreeing_sets(claims: &Claims, references: &References, at: u64) -> Vec<String> {
+    let table = measured(claims.tee(), claims.is_software());
+    let found: Vec<Option<&Value>> = table.iter().map(|measured| claims.at(measured.claim)).collect();
+    let agreeing = references
+        .sets()
+        .filter_map(|(name, values)| Score::of(table, &found, values, at).agrees(table).then_some(name));
+    agreeing.map(str::to_owned).collect()
+}
+
 /// Takes the worse of two AR4SI values; ours are never negative.
 fn worsen(claim: &mut i8, value: i8) {
     *claim = (*claim).max(value);
@@ -67,6 +77,18 @@ impl<'a> Rules<'a> {
         self.flags();
         self.init_data();
         Judgement { vector: self.vector, findings: self.findings, sets }
+    }
+
+    pub(super) fn guard(mut self) -> Judgement {
+        if self.evidence() {
+            self.session();
+            if self.claims.is_software() {
+                self.root();
+            }
+        } else {
+            self.vector.hardware = CRYPTOGRAPHY_FAILED;
+        }
+        Judgement { vector: self.vector, findings: self.findings, sets: Vec::new() }
     }
 
     fn push(&mut self, rule: &str, claim: &str, passed: bool, expected: String, found: String, owner: Owner) -> bool {

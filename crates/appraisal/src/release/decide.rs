@@ -146,17 +146,12 @@ impl Policies {
             };
         };
         let scope = set.scope.to_string();
-        let mut findings = Vec::new();
-        let about = |rule: &&Rule| rule.resource.covers(request.path);
-        for rule in set.rules.iter().filter(about) {
-            let conditions = rule.conditions(request.identity);
-            if conditions.iter().all(|finding| finding.passed) {
-                return Decision::Allow { scope, rule: rule.id.clone() };
-            }
-            if findings.len() < MAX_EXPLAINED {
-                findings.extend(conditions.into_iter().filter(|finding| !finding.passed));
-            }
+        let about = || set.rules.iter().filter(|rule| rule.resource.covers(request.path));
+        if let Some(rule) = about().find(|rule| rule.holds(request.identity)) {
+            return Decision::Allow { scope, rule: rule.id.clone() };
         }
+        let mut findings: Vec<Finding> =
+            about().take(MAX_EXPLAINED).flat_map(|rule| rule.unmet(request.identity)).collect();
         if let Some(policy) = policy {
             match rego(policy) {
                 Ok(()) => return Decision::Allow { scope, rule: "rego".to_owned() },
@@ -182,34 +177,58 @@ fn uncovered<'a>(request: &Request<'_>, patterns: impl Iterator<Item = &'a Patte
     }
 }
 
+/// One list of a rule: the claim, what is taken, what was found.
+type Condition<'a> = (&'static str, &'a [String], &'a [String]);
+
 impl Rule {
-    /// What the rule asks for, each with what was found.
-    fn conditions(&self, identity: &Identity) -> Vec<Finding> {
-        let mut conditions = Vec::with_capacity(6);
-        let owner = self.owner.clone().map_or(Owner::Policy, Owner::Reference);
-        let mut push = |claim: &str, expected: String, found: String, passed: bool| {
-            let rule = self.id.clone();
-            conditions.push(Finding { claim: claim.to_owned(), rule, expected, found, owner: owner.clone(), passed });
-        };
-        let status = identity.effective_status();
-        let tiers = [Status::Affirming, Status::Warning, Status::Contraindicated];
-        let enough = status != Status::None && status <= self.status;
-        let taken = tiers.iter().filter(|tier| **tier <= self.status).map(ToString::to_string);
-        push("status", listed(taken), status.to_string(), enough);
-        let lists = [
+    /// The lists that ask for something.
+    fn conditions<'a>(&'a self, identity: &'a Identity) -> impl Iterator<Item = Condition<'a>> {
+        let all: [Condition<'a>; 5] = [
             ("contract", &self.contract, identity.contract.as_slice()),
             ("signer", &self.signer, identity.signer.as_slice()),
             ("namespace", &self.namespace, identity.namespace.as_slice()),
-            ("measurement set", &self.measurement_set, identity.sets.as_slice()),
+            ("measurement set", &self.measurement_set, &identity.sets),
             ("tee", &self.tee, std::slice::from_ref(&identity.tee)),
         ];
-        for (claim, taken, found) in lists.into_iter().filter(|(_, taken, _)| !taken.is_empty()) {
-            let passed = found.iter().any(|found| taken.contains(found));
-            let shown = if found.is_empty() { "nothing".to_owned() } else { listed(found.iter().cloned()) };
-            push(claim, listed(taken.iter().cloned()), shown, passed);
-        }
-        conditions
+        all.into_iter().filter(|(_, taken, _)| !taken.is_empty())
     }
+
+    fn takes(&self, status: Status) -> bool {
+        status != Status::None && status <= self.status
+    }
+
+    fn holds(&self, identity: &Identity) -> bool {
+        self.takes(identity.effective_status()) && self.conditions(identity).all(|condition| is_met(&condition))
+    }
+
+    /// What does not hold of the rule, with what was found.
+    fn unmet(&self, identity: &Identity) -> Vec<Finding> {
+        let owner = self.owner.clone().map_or(Owner::Policy, Owner::Reference);
+        let finding = |claim: &str, expected: String, found: String| Finding {
+            claim: claim.to_owned(),
+            rule: self.id.clone(),
+            expected,
+            found,
+            owner: owner.clone(),
+            passed: false,
+        };
+        let mut unmet = Vec::new();
+        let status = identity.effective_status();
+        if !self.takes(status) {
+            let tiers = [Status::Affirming, Status::Warning, Status::Contraindicated];
+            let taken = tiers.iter().filter(|tier| self.takes(**tier)).map(ToString::to_string);
+            unmet.push(finding("status", listed(taken), status.to_string()));
+        }
+        for (claim, taken, found) in self.conditions(identity).filter(|condition| !is_met(condition)) {
+            let shown = if found.is_empty() { "nothing".to_owned() } else { listed(found.iter().cloned()) };
+            unmet.push(finding(claim, listed(taken.iter().cloned()), shown));
+        }
+        unmet
+    }
+}
+
+fn is_met((_, taken, found): &Condition<'_>) -> bool {
+    found.iter().any(|found| taken.contains(found))
 }
 
 #[cfg(test)]
