@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::evidence::answer::time;
 use crate::failure::Failure;
-use crate::output::{Format, json, table};
+use crate::output::{self, Format, json, table};
 
 /// One item.
 #[derive(Debug, Serialize)]
@@ -109,13 +109,13 @@ pub fn print(rows: &[Row], format: Format) -> Result<(), Failure> {
         Format::Json => json(&serde_json::json!({ "items": rows })),
         Format::Text => {
             let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-            print!("{}", table(&["ITEM", "FOR", "ISSUER", "ISSUED", "NEXT UPDATE", "STATE"], &cells));
+            let mut text = table(&["ITEM", "FOR", "ISSUER", "ISSUED", "NEXT UPDATE", "STATE"], &cells);
             for row in rows {
                 if let Some(error) = &row.error {
-                    println!("{}: {}", short(&row.item), crate::failure::one_line(error));
+                    text.push_str(&format!("{}: {}\n", short(&row.item), crate::failure::one_line(error)));
                 }
             }
-            Ok(())
+            output::print(&text)
         }
     }
 }

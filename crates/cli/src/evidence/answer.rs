@@ -120,6 +120,11 @@ impl Answer {
                     Some(("pck" | "root" | "tcb" | "qe", _)) => {
                         "; give --collateral DIR, `belljar collateral fetch` makes one"
                     }
+                    Some(("report" | "snp:report", _)) => {
+                        "; give --vek FILE, or --collateral DIR, `belljar collateral fetch` makes one"
+                    }
+                    Some(("vek" | "snp:vek", _)) => "; give --intermediate FILE",
+                    Some(("ak", _)) => "; give --trusted-ak HEX when you know the key",
                     _ => "",
                 };
                 writeln!(text, "{kind}: could not decide at {}: {}{hint}", check.name, one_line(&check.found))

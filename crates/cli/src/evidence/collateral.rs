@@ -32,12 +32,11 @@ impl Offered {
         pck_chain: Option<&[u8]>,
         vek: Option<&[u8]>,
     ) -> Result<Self, Failure> {
-        if path.is_dir() {
+        const KEY: &str = "--bundle-key";
+        let is_directory = store::is_directory(path, key, KEY)?;
+        if is_directory {
             let directory = Directory::open(path).map_err(Failure::usage)?;
             if !directory.is_empty() {
-                if key.is_some() {
-                    return Err(Failure::usage("a directory is signed by nobody: leave --bundle-key out"));
-                }
                 let (chain, crl) = match report(evidence) {
                     Some(report) => {
                         let collection = Collection::new(directory.amd_documents().map_err(Failure::usage)?);
@@ -49,10 +48,10 @@ impl Offered {
                 return Ok(Self { intel: directory.intel, chain, crl });
             }
         }
-        let collection = if path.is_dir() {
+        let collection = if is_directory {
             Collection::new(store::cached(&Cache::new(path))?)
         } else {
-            store::collection(path, key)?
+            store::collection(path, key, KEY)?
         };
         let intel = quote(evidence).and_then(|quote| need::of_quote(quote, pck_chain, Update::Standard).ok());
         let of_report = |report: Vec<u8>| of_report(&collection, &report, vek.or(evidence.vek()));

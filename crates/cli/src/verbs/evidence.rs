@@ -17,7 +17,7 @@ use crate::evidence::file;
 use crate::evidence::judge::{IdBlockBytes, Terms};
 use crate::evidence::vector::{self, now, seconds};
 use crate::failure::Failure;
-use crate::output::{Format, json as print_json};
+use crate::output::{Format, json as print_json, print};
 use belljar_verifier::Evidence;
 
 /// Evidence in files.
@@ -120,7 +120,7 @@ impl EvidenceVerb {
                 let answer = verify.judge()?;
                 match format {
                     Format::Json => print_json(&answer)?,
-                    Format::Text => print!("{}", answer.text()),
+                    Format::Text => print(&answer.text())?,
                 }
                 Ok(answer.exit())
             }

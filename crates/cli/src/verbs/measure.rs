@@ -8,6 +8,7 @@ use belljar_evidence::tpm::Hash;
 
 use belljar_guest_image::GuestImage;
 use belljar_launch::PredictionError;
+use belljar_measure::sgx::MAX_ENCLAVE;
 use belljar_measure::tdx::Order;
 use belljar_measure::{SnpLaunch, SoftwareLaunch};
 use belljar_vmm::machine::SHAPES;
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use crate::evidence::file;
 use crate::failure::Failure;
-use crate::output::{Format, json, table};
+use crate::output::{Format, json, print, table};
 use crate::paths::Paths;
 use crate::verbs::guest;
 
@@ -142,18 +143,18 @@ impl Measure {
                 let vcpu_type = vcpu_type.parse().map_err(Failure::usage)?;
                 let vmm = vmm_type.parse().map_err(Failure::usage)?;
                 let launch = SnpLaunch { ovmf, kernel, initrd, cmdline: append, vcpus, vcpu_type, guest_features, vmm };
-                one("snp", vcpus, belljar_measure::snp(&launch).map_err(Failure::undecided)?, format)
+                one("snp", vcpus, belljar_measure::snp(&launch).map_err(Failure::usage)?, format)
             }
             Self::Software { firmware, kernel, initrd, append, vcpus } => {
                 let launch = SoftwareLaunch { firmware, kernel, initrd, cmdline: append, vcpus };
-                one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::undecided)?, format)
+                one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::usage)?, format)
             }
             Self::Tdx { firmware, section_by_section } => {
                 let order = if section_by_section { Order::SectionBySection } else { Order::PageByPage };
-                let mrtd = hex::encode(belljar_measure::tdx::mrtd(&firmware, order).map_err(Failure::undecided)?);
+                let mrtd = hex::encode(belljar_measure::tdx::mrtd(&firmware, order).map_err(Failure::usage)?);
                 match format {
                     Format::Json => json(&serde_json::json!({ "tee": "tdx", "mrtd": mrtd }))?,
-                    Format::Text => println!("{mrtd}"),
+                    Format::Text => print(&format!("{mrtd}\n"))?,
                 }
                 Ok(0)
             }
@@ -178,7 +179,7 @@ impl Measure {
                             .into_iter()
                             .map(|r| vec![r.tee.to_owned(), r.vcpus.to_string(), r.measurement])
                             .collect();
-                        print!("{}", table(&["TEE", "VCPUS", "MEASUREMENT"], &rows));
+                        print(&table(&["TEE", "VCPUS", "MEASUREMENT"], &rows))?;
                     }
                 }
                 Ok(0)
@@ -216,7 +217,7 @@ fn tpm(event_log: Option<&Path>, initdata: Option<&Path>, format: Format) -> Res
                 .into_iter()
                 .flat_map(|(bank, values)| values.into_iter().map(move |(name, value)| vec![bank.into(), name, value]))
                 .collect();
-            print!("{}", table(&["BANK", "REGISTER", "VALUE"], &rows));
+            print(&table(&["BANK", "REGISTER", "VALUE"], &rows))?;
         }
     }
     Ok(0)
@@ -225,12 +226,12 @@ fn tpm(event_log: Option<&Path>, initdata: Option<&Path>, format: Format) -> Res
 /// An enclave's measurement; of a signature structure all that it says.
 fn sgx(path: &Path, format: Format) -> Result<i32, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let bytes = file::read_most(path, MAX_ENCLAVE)?;
     if bytes.starts_with(b"ECREATE\0") {
         let mrenclave = hex::encode(belljar_measure::sgx::enclave_hash(&bytes).map_err(|error| wrong(&error))?);
         match format {
             Format::Json => json(&serde_json::json!({ "mrenclave": mrenclave }))?,
-            Format::Text => println!("{mrenclave}"),
+            Format::Text => print(&format!("{mrenclave}\n"))?,
         }
         return Ok(0);
     }
@@ -242,7 +243,7 @@ fn sgx(path: &Path, format: Format) -> Result<i32, Failure> {
             let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let rows: Vec<Vec<String>> =
                 fields.as_object().into_iter().flatten().map(|(name, value)| vec![name.clone(), text(value)]).collect();
-            print!("{}", table(&["FIELD", "VALUE"], &rows));
+            print(&table(&["FIELD", "VALUE"], &rows))?;
         }
     }
     Ok(if found.is_signed() { 0 } else { 1 })
@@ -252,7 +253,7 @@ fn one(tee: &'static str, vcpus: u32, digest: [u8; 48], format: Format) -> Resul
     let measurement = hex::encode(digest);
     match format {
         Format::Json => json(&Reference { tee, vcpus, measurement })?,
-        Format::Text => println!("{measurement}"),
+        Format::Text => print(&format!("{measurement}\n"))?,
     }
     Ok(0)
 }

@@ -11,4 +11,4 @@ mod sigstruct;
 mod wide;
 
 pub use sgxs::{SgxsError, enclave_hash};
-pub use sigstruct::{SIGSTRUCT_LEN, Sigstruct, SigstructError, find_sigstruct, fuzz};
+pub use sigstruct::{MAX_ENCLAVE, SIGSTRUCT_LEN, Sigstruct, SigstructError, find_sigstruct, fuzz};

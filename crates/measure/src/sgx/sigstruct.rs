@@ -10,7 +10,7 @@ use super::wide::{LIMBS, Wide, difference, from_le, is_less, product};
 /// Length of a SIGSTRUCT in bytes.
 pub const SIGSTRUCT_LEN: usize = 1808;
 /// Longest signed enclave that is searched, in bytes.
-const MAX_ENCLAVE: usize = 256 * 1024 * 1024;
+pub const MAX_ENCLAVE: usize = 256 * 1024 * 1024;
 /// HEADER, and HEADER2 at offset 24.
 const HEADER: [u8; 16] = [6, 0, 0, 0, 0xE1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
 const HEADER_2: [u8; 16] = [1, 1, 0, 0, 0x60, 0, 0, 0, 0x60, 0, 0, 0, 1, 0, 0, 0];

@@ -14,7 +14,7 @@ use crate::collateral::listing::Row;
 use crate::collateral::store;
 use crate::evidence::file;
 use crate::failure::Failure;
-use crate::output::{Format, json};
+use crate::output::{Format, json, print};
 use crate::paths::Paths;
 
 /// What to bundle.
@@ -45,7 +45,7 @@ impl Bundle {
     /// Carries the verb out.
     pub fn execute(&self, paths: &Paths, format: Format) -> Result<i32, Failure> {
         let all = match &self.from {
-            Some(directory) => store::open(directory, None)?,
+            Some(directory) => store::open(directory, None, "--key")?,
             None => store::cached(&self.cache.open(paths))?,
         };
         let (chosen, left_out) = self.choose(all)?;
@@ -60,7 +60,7 @@ impl Bundle {
                 "items": bundle.documents.iter().map(|document| document.item.to_string()).collect::<Vec<_>>(),
             }))?,
             Format::Text => {
-                println!("{}: {} items, signed by key {id}", self.out.display(), bundle.documents.len());
+                print(&format!("{}: {} items, signed by key {id}\n", self.out.display(), bundle.documents.len()))?;
                 for reason in &left_out {
                     eprintln!("belljar: left out {reason}");
                 }

@@ -12,7 +12,7 @@ use crate::collateral::store;
 use crate::evidence::answer::time;
 use crate::evidence::file;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, json, table};
+use crate::output::{self, Format, json, table};
 use crate::paths::Paths;
 
 /// What to suppose.
@@ -44,7 +44,7 @@ impl Simulate {
     pub fn execute(&self, paths: &Paths, format: Format) -> Result<i32, Failure> {
         let info = tcb_info(&self.tcb_info)?;
         let collateral = match &self.collateral {
-            Some(path) => store::collection(path, self.key.as_deref())?,
+            Some(path) => store::collection(path, self.key.as_deref(), "--key")?,
             None => Collection::new(store::cached(&self.cache.open(paths))?),
         };
         let anchors = self.terms.anchor.iter().try_fold(Anchors::intel(), |anchors, path| {
@@ -70,7 +70,7 @@ impl Simulate {
             Format::Json => json(&serde_json::json!({
                 "supposed": supposed, "signature": "not looked at", "dates": "not looked at", "judged": judged, "changed": changed, "files": cases,
             }))?,
-            Format::Text => print(&cases, &supposed, judged, changed),
+            Format::Text => print(&cases, &supposed, judged, changed)?,
         }
         Ok(match (judged, changed) {
             (0, _) => Exit::Undecided.code(),
@@ -80,8 +80,9 @@ impl Simulate {
     }
 }
 
-fn print(cases: &[Case], supposed: &str, judged: usize, changed: usize) {
-    println!("supposed: {supposed}; this is a what-if, signature and dates of the file are not looked at");
+fn print(cases: &[Case], supposed: &str, judged: usize, changed: usize) -> Result<(), Failure> {
+    let mut text =
+        format!("supposed: {supposed}; this is a what-if, signature and dates of the file are not looked at\n");
     let mut rows = Vec::new();
     for case in cases {
         if let Outcome::Judged { now, then, changes: true } = &case.outcome {
@@ -94,12 +95,14 @@ fn print(cases: &[Case], supposed: &str, judged: usize, changed: usize) {
         }
     }
     if !rows.is_empty() {
-        print!("{}", table(&["FILE", "NOW", "THEN", "NEW ADVISORIES"], &rows));
+        text.push_str(&table(&["FILE", "NOW", "THEN", "NEW ADVISORIES"], &rows));
     }
-    println!("{judged} of {} files are quotes of that platform, {changed} would change", cases.len());
+    text.push_str(&format!("{judged} of {} files are quotes of that platform, {changed} would change\n", cases.len()));
+    output::print(&text)?;
     for case in cases {
         if let Outcome::Unreadable { why } = &case.outcome {
             eprintln!("belljar: {}: {why}", case.file.display());
         }
     }
+    Ok(())
 }

@@ -60,7 +60,7 @@ impl Verify {
     /// Carries the verb out.
     pub fn execute(&self, format: Format) -> Result<i32, Failure> {
         let (anchors, at, grace) = (self.terms.anchors()?, self.terms.at()?, self.terms.grace());
-        let documents = store::open(&self.path, self.key.as_deref())?;
+        let documents = store::open(&self.path, self.key.as_deref(), "--key")?;
         let rows: Vec<Row> = documents.iter().map(|document| Row::of(document, &anchors, at, grace)).collect();
         if rows.is_empty() {
             return Err(Failure::undecided(format!("no collateral in {}", self.path.display())));

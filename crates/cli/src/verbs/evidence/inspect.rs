@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::evidence::file;
 use crate::failure::{Failure, one_line};
-use crate::output::{Format, json as print_json, table};
+use crate::output::{Format, json as print_json, print, table};
 use belljar_verifier::{Evidence, TpmQuote};
 
 /// Decodes a file.
@@ -30,7 +30,7 @@ pub fn inspect(path: &Path, kind: Option<Kind>, format: Format) -> Result<i32, F
     }
     match format {
         Format::Json => print_json(&document)?,
-        Format::Text => print!("{}", text(evidence.kind(), &document)),
+        Format::Text => print(&text(evidence.kind(), &document))?,
     }
     Ok(0)
 }
