@@ -10,6 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::document::{Document, DocumentError, MAX_DOCUMENT};
 use crate::item::Item;
 use crate::lock;
@@ -180,10 +183,11 @@ fn read(path: &Path) -> Result<Option<Document>, CacheError> {
 /// A file's bytes, at most one more than `most`; `None` when there is no such file.
 pub(crate) fn read_bounded(path: &Path, most: usize) -> Result<Option<Vec<u8>>, CacheError> {
     let io = |error| CacheError::Io { path: path.to_owned(), error };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => lock::regular(file.into()).map_err(io)?,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(io(error.into())),
     };
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
@@ -213,4 +217,24 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cac
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        std::fs::create_dir(folder.path().join("intel")).unwrap();
+        let path = folder.path().join("intel/root-crl.json");
+        assert!(matches!(cache.load(&Item::RootCrl), Ok(None)));
+        // Reading a pipe would last until somebody writes into it.
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(cache.load(&Item::RootCrl), Err(CacheError::Io { .. })));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "{}").unwrap();
+        assert!(matches!(cache.load(&Item::RootCrl), Err(CacheError::Damaged { .. })));
+    }
 }
