@@ -9,7 +9,9 @@
 //! |---|---|
 //! | [`pod`] | `belljar measure pod --format json` |
 //! | [`rvps`] | messages and stored values of upstream's reference value provider |
+//! | [`corim`] | CoRIM manifests, unsigned or signed |
 
+pub mod corim;
 pub mod names;
 pub mod pod;
 pub mod rvps;
