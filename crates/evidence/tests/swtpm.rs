@@ -2,130 +2,62 @@
 //! and never as passed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::cell::OnceCell;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use belljar_evidence::dcap::Missing;
 use belljar_evidence::tpm::certificate::{self, CertificateError, Purpose, Refused};
 use belljar_evidence::tpm::{AkTrust, Facts, Hash, KeyError, Options, Pcrs, PublicKey, Signature, credential, verify};
 use belljar_evidence::{Decision, Verdict};
 use belljar_testpki::NOW;
+use belljar_testpki::swtpm::{MAKER_TOOLS, Maker, TOOLS, Tpm, installed};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
-use tempfile::TempDir;
 
 fn main() {
-    let installed = |program: &str| {
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .any(|folder| folder.join(program).is_file())
-    };
-    let missing = !["swtpm", "tpm2_createak", "tpm2_quote"].into_iter().all(installed);
+    let missing = !installed(&TOOLS);
     if missing {
         eprintln!("swtpm or tpm2-tools are not installed: no live quote is verified");
     }
-    let keys = [("rsassa", "rsa"), ("rsapss", "rsa"), ("ecdsa", "ecc")];
-    let quotes = keys.map(|(scheme, kind)| Trial::test(format!("quotes::{scheme}"), move || quotes(kind, scheme)));
+    let schemes = ["rsassa", "rsapss", "ecdsa"];
+    let quotes = schemes.map(|scheme| Trial::test(format!("quotes::{scheme}"), move || quotes(scheme)));
     let others = [
         Trial::test("credential", credential_activates),
         Trial::test("other_attestations", other_attestations_and_keys),
         Trial::test("attestation_key_certificate", attestation_key_certificate),
     ];
     // Makes the TPM's certificates with swtpm's own authority.
-    let no_setup = missing || !["swtpm_setup", "swtpm_localca", "tpm2_nvread"].into_iter().all(installed);
+    let no_setup = missing || !installed(&MAKER_TOOLS);
     let certified = Trial::test("endorsement_key_certificate", endorsement_key_certificate).with_ignored_flag(no_setup);
     let trials = quotes.into_iter().chain(others).map(|trial| trial.with_ignored_flag(missing));
     let trials = trials.chain([certified]).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// A TPM with an endorsement key, in a folder of its own.
-struct Tpm {
-    folder: TempDir,
-    process: Child,
-    scheme: OnceCell<String>,
+/// A TPM, and the scheme of its attestation keys.
+struct Machine {
+    tpm: Tpm,
+    scheme: &'static str,
 }
 
-impl Drop for Tpm {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+impl std::ops::Deref for Machine {
+    type Target = Tpm;
+
+    fn deref(&self) -> &Tpm {
+        &self.tpm
     }
 }
 
-impl Tpm {
-    fn start() -> Self {
-        Self::start_in(TempDir::new().unwrap())
-    }
-
-    /// Starts on the state that is in the folder, if any.
-    fn start_in(folder: TempDir) -> Self {
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let process = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .args(["--tpmstate", &format!("dir={}", folder.path().display())])
-            .args(["--ctrl", &format!("type=unixio,path={}", at("sock.ctrl"))])
-            .args(["--server", &format!("type=unixio,path={}", at("sock"))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let tpm = Self { folder, process, scheme: OnceCell::new() };
-        // The sockets are there a moment before they are listened on, and the tools give up at once.
-        let started = Instant::now();
-        while let Err(error) = tpm.try_run("tpm2_createek -c ek.ctx -G rsa -u ek.pub") {
-            assert!(started.elapsed() < Duration::from_secs(10), "swtpm does not start: {error}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        tpm.try_run("tpm2_flushcontext -t").unwrap();
-        // Registers with values of their own.
-        for (register, byte) in [(0, "00"), (7, "07"), (23, "23")] {
-            for bank in ["sha256", "sha384"] {
-                let digest = byte.repeat(if bank == "sha256" { 32 } else { 48 });
-                tpm.run(&format!("tpm2_pcrextend {register}:{bank}={digest}"));
-            }
-        }
-        tpm
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Runs a tool in the TPM's folder.
-    fn try_run(&self, line: &str) -> Result<(), String> {
-        let mut words = line.split(' ');
-        let output = Command::new(words.next().unwrap())
-            .args(words)
-            .current_dir(self.path())
-            .env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.path().join("sock").display()))
-            .output()
-            .unwrap();
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-    }
-
-    fn run(&self, line: &str) {
-        self.try_run(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        // Objects and sessions that the tools leave behind would fill the TPM.
-        if line.contains("-c ") {
-            self.try_run("tpm2_flushcontext -t").unwrap();
-        }
-    }
-
-    fn file(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path().join(name)).unwrap()
+impl Machine {
+    fn start(scheme: &'static str) -> Self {
+        Self { tpm: Tpm::start(), scheme }
     }
 
     /// An attestation key; its name in the folder is given.
-    fn attestation_key(&self, name: &str, kind: &str, scheme: &str) -> PublicKey {
-        self.run(&format!(
-            "tpm2_createak -C ek.ctx -c {name}.ctx -G {kind} -g sha256 -s {scheme} -u {name}.pub -n {name}.name"
-        ));
-        self.scheme.get_or_init(|| scheme.to_owned());
+    fn attestation_key(&self, name: &str) -> PublicKey {
+        self.make_attestation_key(name, if self.scheme == "ecdsa" { "ecc" } else { "rsa" }, self.scheme);
         let (key, own_name) = PublicKey::attestation_key(&self.file(&format!("{name}.pub"))).unwrap();
         assert_eq!(own_name, self.file(&format!("{name}.name")), "the name of the key");
         key
@@ -143,11 +75,7 @@ impl Tpm {
 
     /// A quote and its signature, in the scheme of its key.
     fn quote(&self, key: &str, selection: &str, nonce: &str) -> (Vec<u8>, Vec<u8>) {
-        self.run(&format!(
-            "tpm2_quote -c {key}.ctx -l {selection} -q {nonce} -m msg -s sig -g sha256 --scheme {}",
-            self.scheme.get().unwrap()
-        ));
-        (self.file("msg"), self.file("sig"))
+        self.tpm.quote(key, self.scheme, selection, nonce)
     }
 }
 
@@ -169,10 +97,10 @@ fn ensure(what: &str, verdict: &Verdict<Facts>, failure: Option<&str>) -> Result
     Err(format!("{what}: expected {failure:?}, found {:?}: {:?}", verdict.first_failure, verdict.failure()).into())
 }
 
-fn quotes(kind: &str, scheme: &str) -> Result<(), Failed> {
-    let tpm = Tpm::start();
-    let key = tpm.attestation_key("ak", kind, scheme);
-    let other = tpm.attestation_key("other", kind, scheme);
+fn quotes(scheme: &'static str) -> Result<(), Failed> {
+    let tpm = Machine::start(scheme);
+    let key = tpm.attestation_key("ak");
+    let other = tpm.attestation_key("other");
     let nonce = "0102ff";
     let values = tpm.values(Hash::Sha256, &[0, 1, 7]);
     let good = tpm.quote("ak", "sha256:0,1,7", nonce);
@@ -220,8 +148,8 @@ fn quotes(kind: &str, scheme: &str) -> Result<(), Failed> {
 
 /// An attestation that is no quote, and a key that is no attestation key.
 fn other_attestations_and_keys() -> Result<(), Failed> {
-    let tpm = Tpm::start();
-    let key = tpm.attestation_key("ak", "rsa", "rsassa");
+    let tpm = Machine::start("rsassa");
+    let key = tpm.attestation_key("ak");
     let values = tpm.values(Hash::Sha256, &[0]);
     ensure("a quote", &judge(&tpm.quote("ak", "sha256:0", "0102ff"), &key, &values, &[]), None)?;
     // TPM2_GetTime, signed by the same key.
@@ -252,9 +180,9 @@ impl PublicKeyData for Certified {
 
 /// The verdict follows the certificate of the attestation key.
 fn attestation_key_certificate() -> Result<(), Failed> {
-    let tpm = Tpm::start();
-    let key = tpm.attestation_key("ak", "ecc", "ecdsa");
-    let other = tpm.attestation_key("other", "ecc", "ecdsa");
+    let tpm = Machine::start("ecdsa");
+    let key = tpm.attestation_key("ak");
+    let other = tpm.attestation_key("other");
     let values = tpm.values(Hash::Sha256, &[0]);
     let (message, signature) = tpm.quote("ak", "sha256:0", "0102ff");
     let issuer = |name: &str| {
@@ -288,49 +216,7 @@ fn attestation_key_certificate() -> Result<(), Failed> {
 
 /// swtpm's own authority certifies the endorsement key that the TPM has, and a credential for it comes back.
 fn endorsement_key_certificate() -> Result<(), Failed> {
-    let folder = TempDir::new().unwrap();
-    let ca = TempDir::new().unwrap();
-    let at = |name: &str| ca.path().join(name).display().to_string();
-    let write = |name: &str, text: String| std::fs::write(ca.path().join(name), text).unwrap();
-    let program = |name: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file()).unwrap()
-    };
-    write(
-        "setup.conf",
-        format!(
-            "create_certs_tool={}\ncreate_certs_tool_config={}\ncreate_certs_tool_options={}\n",
-            program("swtpm_localca").display(),
-            at("localca.conf"),
-            at("options")
-        ),
-    );
-    write(
-        "localca.conf",
-        format!(
-            "statedir = {}\nsigningkey = {}\nissuercert = {}\ncertserial = {}\n",
-            ca.path().display(),
-            at("key.pem"),
-            at("issuer.pem"),
-            at("serial")
-        ),
-    );
-    write("options", "--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n".to_owned());
-    let output = Command::new("swtpm_setup")
-        .args(["--tpm2", "--create-ek-cert", "--pcr-banks", "sha256,sha384", "--config", &at("setup.conf")])
-        .args(["--tpmstate", &folder.path().display().to_string()])
-        .output()
-        .unwrap();
-    if !output.status.success() {
-        return Err(format!("swtpm_setup: {}", String::from_utf8_lossy(&output.stdout)).into());
-    }
-    let authority = |name: &str| {
-        let text = std::fs::read(ca.path().join(name)).unwrap();
-        belljar_evidence::pem::certificates(&text, 1).unwrap().remove(0)
-    };
-    let (issuer, root) = (authority("issuer.pem"), authority("swtpm-localca-rootca-cert.pem"));
-    let tpm = Tpm::start_in(folder);
-    tpm.run("tpm2_nvread 0x1c00002 -o ek.der");
+    let (Maker { issuer, root }, tpm) = Maker::make();
     let leaf = tpm.file("ek.der");
     // The authority was made just now.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
@@ -351,7 +237,7 @@ fn endorsement_key_certificate() -> Result<(), Failed> {
         Err(CertificateError::Issuer(1, Refused::Signature))
     );
     // From the certificate to the attestation key.
-    tpm.attestation_key("ak", "rsa", "rsassa");
+    tpm.make_attestation_key("ak", "rsa", "rsassa");
     match activate(&tpm, "ak.name", &ek) {
         Ok(true) => Ok(()),
         other => Err(format!("the secret does not come back: {other:?}").into()),
@@ -363,23 +249,15 @@ fn endorsement_key_certificate() -> Result<(), Failed> {
 fn activate(tpm: &Tpm, name: &str, ek: &PublicKey) -> Result<bool, String> {
     let secret = b"only for this key in this TPM";
     let credential = credential::make(ek, &tpm.file(name), secret, &[0x5E; 32]).unwrap();
-    // The tools' file: a magic, a version, both structures.
-    let file = [&[0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1][..], &credential.blob, &credential.encrypted_seed].concat();
-    std::fs::write(tpm.path().join("credential"), file).unwrap();
-    tpm.run("tpm2_startauthsession --policy-session -S session");
-    tpm.run("tpm2_policysecret -S session -c e");
-    let answer = tpm.try_run("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o secret -P session:session");
-    tpm.run("tpm2_flushcontext session");
-    tpm.try_run("tpm2_flushcontext -t").unwrap();
-    answer.map(|()| tpm.file("secret") == secret)
+    tpm.activate("ak", &credential.to_file()).map(|found| found == secret)
 }
 
 /// A secret for this attestation key in this TPM comes back; for another one it does not.
 fn credential_activates() -> Result<(), Failed> {
     let tpm = Tpm::start();
     let (ek, _, _) = PublicKey::from_tpm2b(&tpm.file("ek.pub")).unwrap();
-    tpm.attestation_key("ak", "rsa", "rsassa");
-    tpm.attestation_key("other", "rsa", "rsassa");
+    tpm.make_attestation_key("ak", "rsa", "rsassa");
+    tpm.make_attestation_key("other", "rsa", "rsassa");
     match activate(&tpm, "ak.name", &ek) {
         Ok(true) => {}
         other => return Err(format!("the secret does not come back: {other:?}").into()),

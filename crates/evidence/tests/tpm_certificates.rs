@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use belljar_evidence::tpm::certificate::{CertificateError, MAX_CERTIFICATES, Purpose, Refused, verify};
+use belljar_evidence::tpm::credential::{self, CredentialError};
 use belljar_evidence::tpm::{KeyError, PublicKey};
 use belljar_testpki::NOW;
 use rcgen::{
@@ -324,4 +325,17 @@ fn keys_on_other_curves_are_refused() {
     let mut world = World::small();
     world.keys[2] = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     assert_eq!(judge(&world.issue()), Err(CertificateError::Key(KeyError::Algorithm)));
+}
+
+#[test]
+fn credentials_are_for_endorsement_keys_of_the_default_template() {
+    let key = |pair: KeyPair| PublicKey::from_spki(pair.public_key_pem().as_bytes()).unwrap();
+    let rsa = |size| key(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size).unwrap());
+    let small = rsa(RsaKeySize::_2048);
+    let make = |ek: &PublicKey, secret: usize| credential::make(ek, &[0; 34], &vec![1; secret], &[2; 32]).map(|_| ());
+    assert_eq!((make(&small, 1), make(&small, 32)), (Ok(()), Ok(())));
+    assert_eq!(make(&small, 0), Err(CredentialError::Secret(0)));
+    assert_eq!(make(&small, 33), Err(CredentialError::Secret(33)));
+    assert_eq!(make(&rsa(RsaKeySize::_3072), 32), Err(CredentialError::Key));
+    assert_eq!(make(&key(pair(&PKCS_ECDSA_P256_SHA256)), 32), Err(CredentialError::Key));
 }

@@ -9,6 +9,7 @@
 pub mod amd;
 pub mod intel;
 mod keys;
+pub mod swtpm;
 
 pub use keys::EcKey;
 

@@ -12,13 +12,17 @@ use super::key::PublicKey;
 
 /// Longest secret, in bytes: the digest of the endorsement key's name hash.
 const MAX_SECRET: usize = 32;
+/// Length of the default template's modulus, in bytes.
+const MODULUS: usize = 256;
+/// Magic number 0xBADCC0DE and version 1 of tpm2-tools' credential files.
+const FILE_HEAD: [u8; 8] = [0xBA, 0xDC, 0xC0, 0xDE, 0, 0, 0, 1];
 
 /// Why no credential can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// Only RSA endorsement keys are known here.
-    #[error("endorsement key is no RSA key: use the TPM's RSA endorsement key (template L-1)")]
+    /// Only endorsement keys of the default template are known here: others have another name hash or cipher.
+    #[error("endorsement key is not RSA with 2048 bits: use the TPM's endorsement key of the template L-1")]
     Key,
     /// Too long a secret, or none.
     #[error("secret has {0} bytes, 1 to {MAX_SECRET} can be protected")]
@@ -37,6 +41,13 @@ pub struct Credential {
     pub encrypted_seed: Vec<u8>,
 }
 
+impl Credential {
+    /// The file that `tpm2_activatecredential` reads: a magic number, a version, both structures.
+    pub fn to_file(&self) -> Vec<u8> {
+        [&FILE_HEAD[..], &self.blob, &self.encrypted_seed].concat()
+    }
+}
+
 /// Makes a credential (TPM 2.0 part 3, TPM2_MakeCredential) for an RSA endorsement key of the default template: name
 /// hash SHA-256, AES-128 in CFB mode. `seed` has to be fresh and random, and `name` is the attestation key's.
 ///
@@ -44,6 +55,9 @@ pub struct Credential {
 /// Any [`CredentialError`].
 pub fn make(ek: &PublicKey, name: &[u8], secret: &[u8], seed: &[u8; 32]) -> Result<Credential, CredentialError> {
     let PublicKey::Rsa { modulus, exponent } = ek else { return Err(CredentialError::Key) };
+    if modulus.len() != MODULUS {
+        return Err(CredentialError::Key);
+    }
     if secret.is_empty() || secret.len() > MAX_SECRET {
         return Err(CredentialError::Secret(secret.len()));
     }
