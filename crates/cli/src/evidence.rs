@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod collateral;
+pub mod credential;
 pub mod file;
 pub mod judge;
 pub mod vector;

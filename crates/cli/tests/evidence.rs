@@ -144,7 +144,8 @@ fn quote_and_collateral(folder: &Path) -> Result<(), Failed> {
         let (code, answer) = belljar(&[&all[..], &[option, value]].concat());
         check(&format!("{option} has no meaning here"), code == 2, &answer)?;
     }
-    Ok(())
+    let (code, answer) = belljar(&[&all[..], &["--ak-certificate", &root, "--anchor", &root]].concat());
+    check("--ak-certificate has no meaning here", code == 2, &answer)
 }
 
 fn policy(folder: &Path) -> Result<(), Failed> {

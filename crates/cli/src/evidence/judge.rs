@@ -36,8 +36,8 @@ pub struct Terms {
     pub missing: Missing,
     /// An event log of the boot; goes before the one that the evidence brings.
     pub event_log: Option<Vec<u8>>,
-    /// Fingerprints of attestation keys of TPMs that are trusted.
-    pub trusted_aks: Vec<[u8; 32]>,
+    /// Why the attestation key of a TPM is trusted.
+    pub ak_trust: AkTrust,
     /// What the attester had to include.
     pub nonce: Option<Vec<u8>>,
     /// What the host had to set at launch.
@@ -50,10 +50,7 @@ impl Terms {
     /// Judges evidence.
     pub fn judge(&self, evidence: &Evidence) -> Result<Answer, Failure> {
         if let Some(option) = self.unused(evidence) {
-            return Err(Failure::usage(format!(
-                "--{option} has no meaning for {} evidence: leave it out",
-                evidence.kind()
-            )));
+            return Err(Self::no_meaning(option, evidence.kind()));
         }
         if self.id_block.is_some() && !matches!(evidence.kind(), Kind::Snp | Kind::AzSnpVtpm) {
             return Err(Failure::usage("only SNP guests have an ID block: leave --id-block out"));
@@ -67,6 +64,11 @@ impl Terms {
         }
     }
 
+    /// Why an option is refused.
+    pub fn no_meaning(option: &str, kind: Kind) -> Failure {
+        Failure::usage(format!("--{option} has no meaning for {kind} evidence: leave it out"))
+    }
+
     /// An option that was given and that this kind of evidence would not heed.
     fn unused(&self, evidence: &Evidence) -> Option<&'static str> {
         let kind = evidence.kind();
@@ -75,7 +77,8 @@ impl Terms {
             ("vek", self.vek.is_some() && !amd),
             ("intermediate", self.intermediate.is_some() && !amd),
             ("pck-chain", self.pck_chain.is_some() && !quote),
-            ("trusted-ak", !self.trusted_aks.is_empty() && kind != Kind::Tpm),
+            ("trusted-ak", matches!(self.ak_trust, AkTrust::List(_)) && kind != Kind::Tpm),
+            ("ak-certificate", matches!(self.ak_trust, AkTrust::Certificate { .. }) && kind != Kind::Tpm),
             ("event-log", self.event_log.is_some() && kind == Kind::Snp),
             ("anchor", self.anchor.is_some() && kind == Kind::Tpm),
         ];
@@ -206,8 +209,7 @@ impl Terms {
     }
 
     fn tpm_options(&self) -> tpm::Options {
-        let ak_trust =
-            if self.trusted_aks.is_empty() { AkTrust::Unknown } else { AkTrust::List(self.trusted_aks.clone()) };
+        let ak_trust = self.ak_trust.clone();
         tpm::Options { ak_trust, missing: self.missing, required: Vec::new(), nonce: self.nonce.clone() }
     }
 

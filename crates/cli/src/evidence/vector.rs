@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use belljar_evidence::Kind;
 use belljar_evidence::dcap::{Collateral, Missing};
+use belljar_evidence::tpm::AkTrust;
 use serde::Deserialize;
 
 use super::file;
@@ -132,7 +133,7 @@ pub fn load(index: &Path, id: &str) -> Result<(Kind, Evidence, Terms), Failure> 
         collateral,
         missing: Missing::Allowed,
         event_log: files.ccel_data.as_ref().map(|path| file::read(&folder.0.join(path))).transpose()?,
-        trusted_aks: Vec::new(),
+        ak_trust: AkTrust::Unknown,
         nonce,
         host_data: None,
         policy: None,

@@ -1,5 +1,6 @@
-//! `belljar evidence inspect|verify`: what a file of evidence says, and whether it is authentic.
+//! `belljar evidence inspect|verify|credential`: what a file of evidence says, whether it is authentic, and whose TPM made it.
 
+mod credential;
 mod inspect;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use belljar_evidence::Kind;
 use belljar_evidence::dcap::Missing;
 use belljar_evidence::policy::Policy;
 use belljar_evidence::snp::{ID_AUTH_LEN, ID_BLOCK_LEN};
+use belljar_evidence::tpm::AkTrust;
 use clap::{Args, Subcommand};
 
 use crate::evidence::answer::Answer;
@@ -37,6 +39,9 @@ pub enum EvidenceVerb {
         after_help = "Examples: belljar evidence verify quote.bin --collateral ./collateral --at 2026-01-31T12:00:00Z\n          belljar evidence verify report.bin --vek vcek.der\n          belljar evidence verify --vector snp-turin-v5 --index vectors.json\nExit codes: 0 authentic, 1 refused, 3 could not decide (collateral or a certificate is missing)."
     )]
     Verify(Box<Verify>),
+    /// Learn whether an attestation key lives in the TPM of a certified endorsement key: make a credential, check its answer
+    #[command(subcommand)]
+    Credential(credential::CredentialVerb),
 }
 
 /// What to judge, and by what.
@@ -69,7 +74,7 @@ pub struct Verify {
     /// PCK chain for a quote that does not hold it, PEM
     #[arg(long, value_name = "FILE", conflicts_with = "vector")]
     pck_chain: Option<PathBuf>,
-    /// Trust this root and no other; the vendors' are compiled in
+    /// Trust this root and no other; the vendors' are compiled in. For --ak-certificate also several, in PEM
     #[arg(long, value_name = "FILE", conflicts_with = "vector")]
     anchor: Option<PathBuf>,
     /// Judge as of this time (default: now)
@@ -87,6 +92,9 @@ pub struct Verify {
     /// Fingerprint of a TPM's attestation key that is trusted (`inspect` shows it); may be given several times
     #[arg(long, value_name = "HEX", value_parser = fingerprint)]
     trusted_ak: Vec<[u8; 32]>,
+    /// Certificate of a TPM's attestation key with its issuers up to --anchor: PEM, the leaf first, or the one in DER
+    #[arg(long, value_name = "FILE", requires = "anchor", conflicts_with_all = ["vector", "trusted_ak"])]
+    ak_certificate: Option<PathBuf>,
     /// Report data that the attester had to include, padded with zeros
     #[arg(long, value_name = "HEX", value_parser = bytes)]
     nonce: Option<Bytes>,
@@ -116,6 +124,7 @@ impl EvidenceVerb {
     pub fn execute(self, format: Format) -> Result<i32, Failure> {
         match self {
             Self::Inspect { file, kind } => inspect::inspect(&file, kind, format),
+            Self::Credential(verb) => verb.execute(format),
             Self::Verify(verify) => {
                 let answer = verify.judge()?;
                 match format {
@@ -140,6 +149,22 @@ impl Verify {
         Ok(Some((read(block, ID_BLOCK_LEN)?, read(auth, ID_AUTH_LEN)?)))
     }
 
+    /// The attestation keys of TPMs that are trusted by name.
+    fn listed_keys(&self) -> AkTrust {
+        if self.trusted_ak.is_empty() { AkTrust::Unknown } else { AkTrust::List(self.trusted_ak.clone()) }
+    }
+
+    /// Options that the judge does not see as they were given, and that a TPM's quote does not heed: nothing about it is
+    /// published, and only certificates have a time.
+    fn refuse_unused(&self, kind: Kind) -> Result<(), Failure> {
+        let given =
+            [("collateral", self.collateral.is_some()), ("at", self.at.is_some() && self.ak_certificate.is_none())];
+        match given.into_iter().find(|(_, given)| *given && kind == Kind::Tpm) {
+            Some((option, _)) => Err(Terms::no_meaning(option, kind)),
+            None => Ok(()),
+        }
+    }
+
     fn judge(&self) -> Result<Answer, Failure> {
         let policy = self.policy.as_deref().map(read_policy).transpose()?;
         let own = |option: &Option<Bytes>| option.as_ref().map(|bytes| bytes.0.clone());
@@ -148,7 +173,7 @@ impl Verify {
             terms.nonce = own(&self.nonce).or(terms.nonce);
             terms.host_data = own(&self.host_data);
             terms.event_log = self.event_log.as_deref().map(file::read).transpose()?.or(terms.event_log);
-            terms.trusted_aks.clone_from(&self.trusted_ak);
+            terms.ak_trust = self.listed_keys();
             terms.policy = policy;
             return terms.judge(&evidence);
         }
@@ -157,7 +182,19 @@ impl Verify {
             Ok(evidence) => evidence,
             Err(error) => return Ok(Answer::unreadable(self.kind, error)),
         };
+        self.refuse_unused(evidence.kind())?;
         let certificate = |path: &Option<PathBuf>| path.as_deref().map(file::certificate).transpose();
+        let at = match self.at {
+            Some(at) => at,
+            None => now()?,
+        };
+        let (ak_trust, anchor) = match &self.ak_certificate {
+            Some(chain) => {
+                let anchors = self.anchor.as_deref().map(file::certificates).transpose()?.unwrap_or_default();
+                (AkTrust::Certificate { chain: file::certificates(chain)?, anchors, at }, None)
+            }
+            None => (self.listed_keys(), certificate(&self.anchor)?),
+        };
         let pck_chain = self.pck_chain.as_deref().map(file::read).transpose()?;
         let vek = certificate(&self.vek)?;
         let offered = match &self.collateral {
@@ -170,20 +207,17 @@ impl Verify {
         // What the user names and what the evidence brings along come before what lies in a store.
         let chain = offered.chain.filter(|_| vek.is_none() && evidence.vek().is_none());
         let terms = Terms {
-            at: match self.at {
-                Some(at) => at,
-                None => now()?,
-            },
+            at,
             vek: vek.or_else(|| chain.as_ref().map(|chain| chain.vek.clone())),
             intermediate: certificate(&self.intermediate)?.or_else(|| chain.map(|chain| chain.ask)),
             crl: offered.crl,
             id_block: self.id_block()?,
-            anchor: certificate(&self.anchor)?,
+            anchor,
             pck_chain,
             collateral: offered.intel,
             missing: Missing::Undecided,
             event_log: self.event_log.as_deref().map(file::read).transpose()?,
-            trusted_aks: self.trusted_ak.clone(),
+            ak_trust,
             nonce: own(&self.nonce),
             host_data: own(&self.host_data),
             policy,
