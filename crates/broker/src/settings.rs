@@ -80,12 +80,10 @@ pub struct Admin {
     pub token: Option<PathBuf>,
 }
 
-/// Where everything is kept.
+/// Where everything is kept: a file in the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// File with the URL of a PostgreSQL database; without it, a file in the data directory.
-    pub postgres_url: Option<PathBuf>,
     /// File with the key that encrypts secrets at rest: 32 bytes, raw or in hex; made once when absent.
     pub key: Option<PathBuf>,
 }
@@ -309,7 +307,6 @@ impl Settings {
             &mut self.tls.key,
             &mut self.token.key,
             &mut self.admin.token,
-            &mut self.store.postgres_url,
             &mut self.store.key,
             &mut self.collateral.bundle,
             &mut self.collateral.bundle_key,

@@ -4,7 +4,7 @@
 use crate::{
     config::{AdminToken, Config, ConfigError},
     files::{self, FileError},
-    keep::{Keep, KeepError, Kind},
+    keep::{File, Keep, KeepError, Kind},
     remote::BrokerUrl,
     server::{Listening, NAME, ServeError, TlsServer},
     session::SessionKey,
@@ -82,7 +82,7 @@ impl Standalone {
         let mut made = Vec::new();
         let token_file = settings.admin.token.clone().unwrap_or_else(|| data.join("admin.token"));
         let admin_token = admin_token(&token_file, &mut made)?;
-        let keep = Keep::default();
+        let keep = keep(settings, data, &mut made)?;
         let (certificate, key) = certificate(settings, data, &mut made)?;
 
         let software_root = software_root.filter(|_| settings.allow_software_tee);
@@ -167,6 +167,27 @@ fn admin_token(file: &Path, made: &mut Vec<PathBuf>) -> Result<AdminToken, Start
     }
     let text = std::str::from_utf8(&content).map_err(|e| key_error(file, e))?;
     AdminToken::new(Zeroizing::new(text.trim().to_owned())).map_err(|e| key_error(file, e))
+}
+
+/// The embedded store. The key is beside it and not in it, so that a copy of the store alone opens nothing.
+fn keep(settings: &Settings, data: &Path, made: &mut Vec<PathBuf>) -> Result<Keep, StartError> {
+    let file = settings.store.key.clone().unwrap_or_else(|| data.join("store.key"));
+    let (key, new) = files::secret_or_new(&file, || {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        aws_lc_rs::rand::fill(key.as_mut()).map_err(|_| ConfigError::Random)?;
+        Ok::<_, StartError>(Zeroizing::new(format!("{}\n", hex::encode(key.as_ref())).into_bytes()))
+    })?;
+    if new {
+        made.push(file.clone());
+    }
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    let is_hex = hex::decode_to_slice(key.trim_ascii(), bytes.as_mut()).is_ok();
+    match <&[u8; 32]>::try_from(key.as_slice()) {
+        Ok(raw) if !is_hex => *bytes = *raw,
+        _ if is_hex => {}
+        _ => return Err(key_error(&file, "not a key of 32 bytes, raw or in hexadecimal digits")),
+    }
+    Ok(Keep::File(File::open(&data.join("broker.redb"), &bytes)?))
 }
 
 type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

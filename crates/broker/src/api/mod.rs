@@ -96,12 +96,7 @@ impl IntoResponse for Refused {
 
 /// The answer to a keeper's failure.
 pub(crate) fn refuse_keep(failure: &KeepError) -> Refused {
-    let status = match failure {
-        KeepError::Name(_) => StatusCode::BAD_REQUEST,
-        KeepError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
-        KeepError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    Refused::new(status, "Store", &failure.to_string())
+    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "Store", &failure.to_string())
 }
 
 /// The bytes of a body.
