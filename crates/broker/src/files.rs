@@ -68,6 +68,14 @@ pub(crate) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(content)
 }
 
+/// Replaces a file that anybody may read, as a whole.
+pub(crate) fn write_public(path: &Path, content: &str) -> Result<(), FileError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = Path::new(&draft);
+    fs::write(draft, content).and_then(|()| fs::rename(draft, path)).map_err(failed(path))
+}
+
 /// The secret of a file; made by `make` where there is none. Of two processes that make it at once, both get one and the same.
 /// The flag says whether it was made.
 pub(crate) fn secret_or_new<E: From<FileError>>(

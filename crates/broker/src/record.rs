@@ -123,6 +123,8 @@ pub struct HandshakeRecord {
     pub checks: Vec<CheckRecord>,
     /// Why it was refused.
     pub denial: Option<Denial>,
+    /// What rules of release go by; absent when the evidence could not be read.
+    pub who: Option<belljar_appraisal::release::Identity>,
     /// Names of the workloads that this init-data digest stands for.
     pub workloads: Vec<String>,
     /// HOST_DATA of the report, hex.

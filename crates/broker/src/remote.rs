@@ -1,6 +1,7 @@
 //! A broker in another process, for `belljar run --broker URL`: its admin API from the caller's side.
 
 use crate::{
+    api::TENANT_HEADER,
     api::workloads::{BodyError, HandshakesBody, KnownBody, RegisteredBody, WorkloadBody},
     config::AdminToken,
     record::HandshakeRecord,
@@ -11,9 +12,11 @@ use belljar_rcar::{
     connection::{Answer, Connection, ConnectionError},
     wire::{self, ErrorBody},
 };
-use hyper::{Method, StatusCode, header};
+pub use hyper::Method;
+use hyper::{StatusCode, header};
 use std::{fmt, str::FromStr, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
+use zeroize::Zeroizing;
 
 /// Where a broker is, and which key it has: `https://host:port#sha256=<64 hexadecimal digits>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,12 +117,28 @@ impl FromStr for BrokerUrl {
 pub struct RemoteBroker {
     url: BrokerUrl,
     token: AdminToken,
+    /// Whose affairs; the token's own tenant when absent.
+    tenant: Option<String>,
 }
 
 impl RemoteBroker {
     /// The broker at `url`.
     pub fn new(url: BrokerUrl, token: AdminToken) -> Self {
-        Self { url, token }
+        Self { url, token, tenant: None }
+    }
+
+    /// The same, to administer another tenant; only the broker's owner may.
+    #[must_use]
+    pub fn of_tenant(self, tenant: Option<String>) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// Sends a request of the admin API (`/belljar/v1`), and gives the body of its answer.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, RemoteError> {
+        Ok(Zeroizing::new(self.ask(method, path, Some(body)).await?.body.to_vec()))
     }
 
     /// Where it is.
@@ -162,7 +181,10 @@ impl RemoteBroker {
         const MAX_ANSWER: usize = 64 * 1024 * 1024;
         let stream = self.url.connect().await?;
         let mut connection = Connection::open(stream, self.url.pin).await?;
-        let headers = [(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()))];
+        let mut headers = vec![(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()))];
+        if let Some(tenant) = &self.tenant {
+            headers.push((header::HeaderName::from_static(TENANT_HEADER), tenant.clone()));
+        }
         let answer = connection.send(method, path, &headers, body, MAX_ANSWER).await?;
         connection.close().await;
         match answer.status {

@@ -28,6 +28,11 @@ use std::{
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+/// File in the data directory that says where the broker of that directory listens.
+pub const URL_FILE: &str = "url";
+/// File in the data directory with the owner's token.
+pub const TOKEN_FILE: &str = "admin.token";
+
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -80,7 +85,7 @@ impl Standalone {
         let data = settings.data.as_deref().unwrap_or(data);
         files::directory(data)?;
         let mut made = Vec::new();
-        let token_file = settings.admin.token.clone().unwrap_or_else(|| data.join("admin.token"));
+        let token_file = settings.admin.token.clone().unwrap_or_else(|| data.join(TOKEN_FILE));
         let admin_token = admin_token(&token_file, &mut made)?;
         let keep = keep(settings, data, &mut made)?;
         let (certificate, key) = certificate(settings, data, &mut made)?;
@@ -117,6 +122,8 @@ impl Standalone {
         for address in addresses {
             listening.push(server.clone().listen(address).await?);
         }
+        let url = listening.first().map(|first| first.url().to_string()).unwrap_or_default();
+        files::write_public(&data.join(URL_FILE), &url)?;
         Ok(Self { broker, listening, token_file, made, background })
     }
 

@@ -9,7 +9,8 @@ use crate::paths::Paths;
 use crate::run::options::RunOptions;
 use crate::verbs::kube::apply;
 use crate::verbs::{
-    broker, collateral, contract, doctor, evidence, guest, image, k8s, measure, node, operator, probe, sealed, verify,
+    broker, collateral, contract, doctor, evidence, guest, image, k8s, measure, node, operator, probe, sealed, secret,
+    verify,
 };
 
 /// Confidential containers that explain themselves.
@@ -79,6 +80,9 @@ pub enum Verb {
     /// A broker for pods on this and other machines
     #[command(subcommand)]
     Broker(broker::BrokerVerb),
+    /// Secrets that a broker releases to workloads
+    #[command(subcommand)]
+    Secret(secret::SecretVerb),
     /// This machine as a node of a Kubernetes cluster
     #[command(subcommand)]
     Node(node::Node),
@@ -125,7 +129,8 @@ impl Verb {
             Self::Logs(verb) => block_on(verb.execute(&paths)),
             Self::Exec(verb) => block_on(verb.execute(&paths)),
             Self::Operator(verb) => verb.execute(format),
-            Self::Broker(verb) => block_on(verb.execute(&paths)),
+            Self::Broker(verb) => block_on(verb.execute(&paths, format)),
+            Self::Secret(verb) => block_on(verb.execute(&paths, format)),
             Self::Node(verb) => verb.execute(&paths, format),
             Self::K8s(verb) => verb.execute(&paths, format),
             Self::Completions { shell } => {

@@ -22,6 +22,11 @@ impl Paths {
         }
     }
 
+    /// Keys and store of this user's broker.
+    pub fn broker(&self) -> PathBuf {
+        self.data.join("broker")
+    }
+
     /// The layer store.
     pub fn store(&self) -> PathBuf {
         self.data.join("store")

@@ -14,4 +14,5 @@ pub mod node;
 pub mod operator;
 pub mod probe;
 pub mod sealed;
+pub mod secret;
 pub mod verify;

@@ -62,7 +62,9 @@ impl Bench {
         let token = place.path("token");
         let mut broker = place
             .belljar()
-            .args(["broker", "serve", "--token-file"])
+            .args(["broker", "serve", "--data"])
+            .arg(place.path("broker"))
+            .arg("--token-file")
             .arg(&token)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -21,7 +21,9 @@ impl Broker {
         let token = place.path("token");
         let mut child = place
             .belljar()
-            .args(["broker", "serve", "--token-file"])
+            .args(["broker", "serve", "--data"])
+            .arg(place.path("broker"))
+            .arg("--token-file")
             .arg(&token)
             .args(options)
             .stdout(Stdio::piped())

@@ -127,6 +127,7 @@ pub async fn withdraw(remote: &RemoteBroker, id: &WorkloadId) -> Result<(), Fail
 pub fn failure(error: RemoteError) -> Failure {
     let exit = match &error {
         RemoteError::Refused { status: 400 | 401 | 413, .. } => Exit::Usage,
+        RemoteError::Refused { status: 403 | 404 | 409, .. } => Exit::Refused,
         _ => Exit::Undecided,
     };
     Failure::new(exit, error)
