@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`claims`] | one form of claims for every TEE, out of the verdict of `belljar-evidence` |
-//! | [`reference`] | reference values: names, sets, expiry, who says so; and how they are imported |
+//! | [`mod@reference`] | reference values: names, sets, expiry, who says so; and how they are imported |
 //! | [`policy`] | the default policy, each of its rules with what was expected and found |
 //! | [`ear`] | the result as a token carries it: one submodule for each device |
 //! | [`case`] | one appraisal with all that went into it, to be explained and replayed later |

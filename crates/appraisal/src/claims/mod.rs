@@ -108,7 +108,7 @@ pub struct Context {
 }
 
 /// Claims of one device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// `cpu`, or the class of a device: `gpu`, `switch`, …
     class: String,
