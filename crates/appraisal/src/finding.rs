@@ -20,6 +20,8 @@ pub enum Owner {
     Policy,
     /// Who registered the reference value; the name is theirs.
     Reference(String),
+    /// Somebody by name: whom a rule of release names.
+    Named(String),
 }
 
 impl fmt::Display for Owner {
@@ -31,6 +33,7 @@ impl fmt::Display for Owner {
             Self::Verifier => f.write_str("who runs this verifier"),
             Self::Policy => f.write_str("who wrote the policy"),
             Self::Reference(name) => write!(f, "{name} (reference value)"),
+            Self::Named(name) => f.write_str(name),
         }
     }
 }

@@ -116,11 +116,11 @@ impl Compiled {
     }
 
     fn with_data(&self, data: Value) -> Result<Engine, RegoError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, engine)) = last.as_ref()
-            && *known == data
+        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((known, engine)) = known
+            && known == data
         {
-            return Ok(engine.clone());
+            return Ok(engine);
         }
         let failed = |error: &dyn std::fmt::Display| RegoError::Evaluate(clean(error));
         let mut engine = self.engine.clone();
@@ -128,7 +128,7 @@ impl Compiled {
         if let Some(first) = self.rules.first() {
             engine.compile_with_entrypoint(&path(first).into()).map_err(|error| failed(&error))?;
         }
-        *last = Some((data, engine.clone()));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((data, engine.clone()));
         Ok(engine)
     }
 }

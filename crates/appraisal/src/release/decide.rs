@@ -153,9 +153,14 @@ impl Policies {
         let mut findings: Vec<Finding> =
             about().take(MAX_EXPLAINED).flat_map(|rule| rule.unmet(request.identity)).collect();
         if let Some(policy) = policy {
-            match rego(policy) {
-                Ok(()) => return Decision::Allow { scope, rule: "rego".to_owned() },
-                Err(finding) => findings.push(*finding),
+            let status = request.identity.effective_status();
+            if !takes(set.rego_status, status) {
+                findings.push(tier(Owner::Policy, "rego", set.rego_status, status));
+            } else {
+                match rego(policy) {
+                    Ok(()) => return Decision::Allow { scope, rule: "rego".to_owned() },
+                    Err(finding) => findings.push(*finding),
+                }
             }
         }
         if findings.is_empty() {
@@ -193,17 +198,13 @@ impl Rule {
         all.into_iter().filter(|(_, taken, _)| !taken.is_empty())
     }
 
-    fn takes(&self, status: Status) -> bool {
-        status != Status::None && status <= self.status
-    }
-
     fn holds(&self, identity: &Identity) -> bool {
-        self.takes(identity.effective_status()) && self.conditions(identity).all(|condition| is_met(&condition))
+        takes(self.status, identity.effective_status()) && self.conditions(identity).all(|condition| is_met(&condition))
     }
 
     /// What does not hold of the rule, with what was found.
     fn unmet(&self, identity: &Identity) -> Vec<Finding> {
-        let owner = self.owner.clone().map_or(Owner::Policy, Owner::Reference);
+        let owner = self.owner.clone().map_or(Owner::Policy, Owner::Named);
         let finding = |claim: &str, expected: String, found: String| Finding {
             claim: claim.to_owned(),
             rule: self.id.clone(),
@@ -214,16 +215,32 @@ impl Rule {
         };
         let mut unmet = Vec::new();
         let status = identity.effective_status();
-        if !self.takes(status) {
-            let tiers = [Status::Affirming, Status::Warning, Status::Contraindicated];
-            let taken = tiers.iter().filter(|tier| self.takes(**tier)).map(ToString::to_string);
-            unmet.push(finding("status", listed(taken), status.to_string()));
+        if !takes(self.status, status) {
+            unmet.push(tier(owner.clone(), &self.id, self.status, status));
         }
         for (claim, taken, found) in self.conditions(identity).filter(|condition| !is_met(condition)) {
             let shown = if found.is_empty() { "nothing".to_owned() } else { listed(found.iter().cloned()) };
             unmet.push(finding(claim, listed(taken.iter().cloned()), shown));
         }
         unmet
+    }
+}
+
+/// Whether a tier is good enough.
+fn takes(least: Status, found: Status) -> bool {
+    found != Status::None && found <= least
+}
+
+/// A tier that is not.
+fn tier(owner: Owner, rule: &str, least: Status, found: Status) -> Finding {
+    let tiers = [Status::Affirming, Status::Warning, Status::Contraindicated];
+    Finding {
+        claim: "status".to_owned(),
+        rule: rule.to_owned(),
+        expected: listed(tiers.iter().filter(|tier| takes(least, **tier)).map(ToString::to_string)),
+        found: found.to_string(),
+        owner,
+        passed: false,
     }
 }
 
@@ -266,7 +283,10 @@ mod tests {
     }
 
     fn set(scope: &str, rules: Vec<Rule>) -> ScopedRules {
-        ScopedRules { set: RuleSet { scope: scope.parse().unwrap(), rules }, rego: None }
+        ScopedRules {
+            set: RuleSet { scope: scope.parse().unwrap(), rules, rego_status: Status::Affirming },
+            rego: None,
+        }
     }
 
     fn decide(policies: &Policies, path: &str, identity: &Identity) -> Decision {
@@ -385,6 +405,24 @@ mod tests {
         assert_eq!(failed(ask("a/b/d", Err(finding))), ["allow"]);
     }
 
+    #[test]
+    fn rego_is_asked_only_for_a_tier_that_the_set_takes() {
+        let ask = |rego_status, status| {
+            let mut with = set("*/*/*", vec![]);
+            with.rego = Some("text".into());
+            with.set.rego_status = rego_status;
+            let identity = Identity { status, ..identity() };
+            let request = Request { path: &"a/b/c".parse().unwrap(), identity: &identity };
+            Policies::new([with]).unwrap().decide(&request, |_| Ok(()))
+        };
+        assert!(ask(Status::Affirming, Status::Affirming).is_allowed());
+        for status in [Status::None, Status::Warning, Status::Contraindicated] {
+            assert_eq!(failed(ask(Status::Affirming, status)), ["status"], "{status}");
+        }
+        assert!(ask(Status::Warning, Status::Warning).is_allowed());
+        assert_eq!(failed(ask(Status::Warning, Status::Contraindicated)), ["status"]);
+    }
+
     fn some_rule() -> impl Strategy<Value = Rule> {
         ("[ab*]/[ab*]/[ab*]", any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8).prop_map(
             |(resource, c, s, n, status)| {
@@ -423,7 +461,7 @@ mod tests {
                 let scope: Pattern = scope.parse().unwrap();
                 let rules = numbered(rules.into_iter().filter(|rule| scope.contains(&rule.resource)).collect());
                 if scoped.iter().all(|other| other.set.scope != scope) {
-                    scoped.push(ScopedRules { set: RuleSet { scope, rules }, rego: None });
+                    scoped.push(ScopedRules { set: RuleSet { scope, rules, rego_status: Status::Affirming }, rego: None });
                 }
             }
             let policies = Policies::new(scoped.clone()).unwrap();

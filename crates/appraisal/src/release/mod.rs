@@ -8,6 +8,8 @@
 //!   other wildcard, and no pattern of another number of segments.
 //! - The more specific of two patterns is the one that has a name where the other one first has `*`, from the left:
 //!   `a/b/*` is more specific than `a/*/c`. Two sets of one scope are an error.
+//! - A set's Rego policy is asked when no rule allows, and only about a workload whose appraisal has the tier that the set
+//!   takes for it: affirming, unless `rego_status` says otherwise.
 //! - Within a set, rules only ever allow: one more rule never takes a resource away.
 //! - A rule names whom it is for: a contract's digest, the key that signed the contract, a measurement set, a namespace,
 //!   TEEs. All that it names must hold. Namespace and measurement set alone are no identity, as anybody can write a

@@ -54,6 +54,10 @@ fn affirming() -> Status {
     Status::Affirming
 }
 
+fn is_affirming(status: &Status) -> bool {
+    *status == Status::Affirming
+}
+
 /// The rules of one scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +67,9 @@ pub struct RuleSet {
     /// Its rules.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// Least tier of the appraisal for which the set's Rego policy is asked, where it has one.
+    #[serde(default = "affirming", skip_serializing_if = "is_affirming")]
+    pub rego_status: Status,
 }
 
 /// Why rules are refused.
@@ -111,6 +118,9 @@ pub enum RuleError {
     /// A tier that says nothing or the worst.
     #[error("rule {0:?} takes the status none: affirming, warning and contraindicated can be taken")]
     Status(String),
+    /// The same of a set's Rego policy.
+    #[error("set {0} has the rego_status none: affirming, warning and contraindicated can be taken")]
+    RegoStatus(String),
     /// An entry that could never match.
     #[error("rule {id:?} has {found:?} in {list}, which is {expected}")]
     Entry {
@@ -165,6 +175,9 @@ impl RuleSet {
     /// # Errors
     /// Any [`RuleError`] of rules.
     pub fn check(&self) -> Result<(), RuleError> {
+        if self.rego_status == Status::None {
+            return Err(RuleError::RegoStatus(self.scope.to_string()));
+        }
         if self.rules.len() > MAX_RULES {
             return Err(RuleError::TooMany { scope: self.scope.to_string(), found: self.rules.len() });
         }
@@ -286,6 +299,8 @@ mod tests {
         let error =
             RuleError::OutOfScope { id: "b".into(), resource: "default/*/1".into(), scope: "default/key/*".into() };
         assert_eq!(parse(&outside), Err(error));
+        let none = RuleError::RegoStatus("default/key/*".into());
+        assert_eq!(parse("[[set]]\nscope = \"default/key/*\"\nrego_status = \"none\"\n"), Err(none));
         let long = vec!["\"k\""; 257].join(",");
         let error = RuleError::List { id: "a".into(), list: "signer", found: 257 };
         assert_eq!(refused(&format!("signer = [{long}]")), error);
