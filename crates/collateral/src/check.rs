@@ -5,6 +5,7 @@ mod intel;
 
 use belljar_evidence::{dcap, snp};
 
+use crate::clock::when;
 use crate::item::{Item, Product};
 use crate::ladder::Facts;
 
@@ -79,7 +80,7 @@ pub enum Refused {
         found: String,
     },
     /// Issued later than the time to judge at.
-    #[error("it is issued at {issued}, later than {at} (seconds since 1970): set this machine's clock")]
+    #[error("it is issued at {}, later than {}: set this machine's clock", when(*issued), when(*at))]
     NotYet {
         /// When it was issued.
         issued: u64,
@@ -87,7 +88,7 @@ pub enum Refused {
         at: u64,
     },
     /// Past its next update, or its signer's certificates have ended.
-    #[error("it is out of date since {since}, now is {at} (seconds since 1970): the service is behind, or replays")]
+    #[error("it is out of date since {}, now is {}: the service is behind, or replays", when(*since), when(*at))]
     Expired {
         /// Last second at which it was in date.
         since: u64,
@@ -96,7 +97,9 @@ pub enum Refused {
     },
     /// Older than one that is known already.
     #[error(
-        "it is older than the one that is known ({claim} {found}, known is {known}): the service is behind, or replays"
+        "it is older than the one that is known ({claim} {}, known is {}): the service is behind, or replays",
+        of_claim(claim, *found),
+        of_claim(claim, *known)
     )]
     Older {
         /// Which claim went back.
@@ -166,6 +169,11 @@ pub fn in_date(facts: &Facts, known: Option<&Facts>, at: u64) -> Result<(), Refu
     Ok(())
 }
 
+/// The value of a claim that went back: a date as a date, a number as a number.
+fn of_claim(claim: &str, value: u64) -> String {
+    if claim == "issue date" { when(value) } else { value.to_string() }
+}
+
 fn same(claim: &'static str, expected: &str, found: &str) -> Result<(), Refused> {
     if expected == found {
         return Ok(());
@@ -217,6 +225,16 @@ mod tests {
         assert_eq!(verify(pem::encode(milan.ask).as_bytes()), Err(one));
         let long = vec![b' '; 65_537];
         assert!(matches!(verify(&long), Err(Refused::Malformed { what: "certificate chain", .. })));
+    }
+
+    #[test]
+    fn times_are_told_as_people_write_them() {
+        let expired = Refused::Expired { since: 1_700_000_000, at: u64::MAX };
+        let words = "it is out of date since 2023-11-14T22:13:20Z, now is 18446744073709551615";
+        assert!(expired.to_string().starts_with(words), "{expired}");
+        let older = |claim| Refused::Older { claim, known: 1_700_000_000, found: 17 }.to_string();
+        assert!(older("issue date").contains("issue date 1970-01-01T00:00:17Z, known is 2023-11-14T22:13:20Z"));
+        assert!(older("evaluation number").contains("evaluation number 17, known is 1700000000"));
     }
 
     #[test]

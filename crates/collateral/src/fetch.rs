@@ -7,7 +7,7 @@ use belljar_evidence::dcap::Freshness;
 
 use crate::cache::{Cache, CacheError};
 use crate::check::{self, Anchors, Refused};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, when};
 use crate::document::Document;
 use crate::http::{self, Http, HttpError, HttpOptions};
 use crate::item::{Endorsement, Item};
@@ -89,7 +89,7 @@ pub enum FetchError {
     },
     /// The service said a short time ago that it knows no such item.
     #[error(
-        "{item}: the service knew no such item (status {status}), asked again after {until} (seconds since 1970): check chip id, TCB or FMSPC"
+        "{item}: the service knew no such item (status {status}), asked again after {}: check chip id, TCB or FMSPC", when(*until)
     )]
     Absent {
         /// Which item.

@@ -1,8 +1,17 @@
 //! The list of checks of one verification while it grows, and the verdict that it comes to.
 
 use std::fmt::Display;
+use std::time::Duration;
+
+use x509_cert::der::DateTime;
 
 use crate::verdict::{Check, Decision, Outcome, Verdict};
+
+/// A time in seconds since 1970 as people and programs write it (RFC 3339); the number where the calendar has none.
+pub(crate) fn when(seconds: u64) -> String {
+    DateTime::from_unix_duration(Duration::from_secs(seconds))
+        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
+}
 
 /// Checks in the order in which they were made.
 #[derive(Debug, Default)]

@@ -302,6 +302,8 @@ fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
     *forge.list() = List { from: NOW - 7, to: Some(NOW + 7), ..List::new("ARK-Test") };
     let verdict = forge.verdict();
     assert_eq!((verdict.facts.valid_from, verdict.facts.valid_to), (Some(NOW - 7), Some(NOW + 7)));
+    let said = &verdict.check("crl-time").unwrap().found;
+    assert!(said.starts_with("issued at 20") && said.ends_with('Z'), "times are written as people do: {said}");
     let without = Forge::new(&keys).verdict();
     for name in ["crl-signature", "crl-time", "crl-revoked"] {
         assert_eq!(verdict.check(name).unwrap().outcome, Outcome::Passed, "{name}");

@@ -11,7 +11,7 @@ use super::json::QeIdentity;
 use super::quote::{Body, Quote};
 use super::tcb::{self, Status, Tcb};
 use super::verify::{Missing, Options, PckChain, absent};
-use crate::checks::Checks;
+use crate::checks::{Checks, when};
 use crate::verdict::Verdict;
 
 /// How far collateral is in date; of several items the worst.
@@ -198,15 +198,17 @@ impl Judge<'_> {
         };
         self.found.freshness = self.found.freshness.max(Some(freshness));
         let outside = signer.and_then(|signer| signer.outside(at));
-        let expected = format!("issued before {at}, next update after it");
+        let expected = format!("issued before {}, next update after it", when(at));
         let found = match (freshness, outside) {
-            _ if at < issued => format!("issued at {issued}"),
-            _ if freshness > self.options.accept => format!("the next update was due at {next}: {}", freshness.name()),
+            _ if at < issued => format!("issued at {}", when(issued)),
+            _ if freshness > self.options.accept => {
+                format!("the next update was due at {}: {}", when(next), freshness.name())
+            }
             (_, Some(one)) => {
-                format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after())
+                format!("{} is valid from {} to {}", one.subject_name(), when(one.not_before()), when(one.not_after()))
             }
             (_, None) => {
-                let found = format!("issued at {issued}, next update at {next}: {}", freshness.name());
+                let found = format!("issued at {}, next update at {}: {}", when(issued), when(next), freshness.name());
                 return self.checks.compare(name, expected, found, true);
             }
         };

@@ -16,7 +16,7 @@ use super::pck::Pck;
 use super::platform::{self, Freshness};
 use super::quote::{Body, Quote};
 use super::tcb::{Status, Tcb};
-use crate::checks::Checks;
+use crate::checks::{Checks, when};
 use crate::verdict::{Outcome, Verdict};
 
 /// Vendor id of Intel's quoting enclaves.
@@ -332,7 +332,7 @@ fn of_signatures(checks: &mut Checks, quote: Option<&Quote>, chain: Result<&PckC
 
 fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
     let to_anchor = "a PCK certificate that leads to an anchor";
-    let in_time = format!("certificates valid at {at}");
+    let in_time = format!("certificates valid at {}", when(at));
     let chain = match chain {
         Ok(chain) => chain,
         Err(why) => {
@@ -348,7 +348,8 @@ fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
     match chain.chain.outside(at) {
         None => checks.compare("pck-time", in_time, "they are", true),
         Some(one) => {
-            let found = format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after());
+            let (from, to) = (when(one.not_before()), when(one.not_after()));
+            let found = format!("{} is valid from {from} to {to}", one.subject_name());
             checks.compare("pck-time", in_time, found, false);
         }
     }

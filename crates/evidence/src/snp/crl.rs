@@ -1,7 +1,7 @@
 //! Certificate revocation lists as AMD issues them: one for each product line, signed by its root (AMD 57230).
 
 use super::cert::{Certificate, is_pss_sha384};
-use crate::checks::Checks;
+use crate::checks::{Checks, when};
 use crate::crl::{CrlError, List};
 use crate::verdict::Outcome;
 
@@ -90,7 +90,7 @@ impl Checks {
         at: u64,
     ) -> Option<(u64, u64)> {
         let signed = "a revocation list signed by the root";
-        let in_date = format!("a revocation list that is in date at {at}");
+        let in_date = format!("a revocation list that is in date at {}", when(at));
         let Some(listed) = listed else {
             for (name, expected) in [(SIGNATURE, signed), (TIME, &in_date), (REVOKED, REVOKES)] {
                 self.add(name, Outcome::NotChecked, expected, "no revocation list was given");
@@ -119,7 +119,8 @@ impl Checks {
             None => self.cannot(SIGNATURE, signed, "the root is missing"),
         }
         let (from, to) = (list.this_update(), list.next_update());
-        self.compare(TIME, in_date, format!("issued at {from}, the next one by {to}"), (from..=to).contains(&at));
+        let found = format!("issued at {}, the next one by {}", when(from), when(to));
+        self.compare(TIME, in_date, found, (from..=to).contains(&at));
         if listed.is_signed {
             let revoked = certificates.into_iter().flatten().find(|certificate| list.revokes(certificate));
             let found = match revoked {

@@ -12,7 +12,7 @@ use super::cert::{CertError, Certificate, Vek, VekKind};
 use super::cert_table::{CertKind, CertTable};
 use super::crl::Listed;
 use super::report::{REPORT_LEN, Report, SigningKey};
-use crate::checks::Checks;
+use crate::checks::{Checks, when};
 use crate::verdict::{Outcome, Verdict};
 
 /// Signature algorithm 1 (AMD 56860): ECDSA on P-384 with SHA-384.
@@ -351,8 +351,9 @@ impl Checks {
     /// Gives the window in which all three are valid.
     fn validity(&mut self, given: &Given, at: u64) -> Option<(u64, u64)> {
         const NAME: &str = "cert-validity";
+        let expected = format!("three certificates valid at {}", when(at));
         let (Ok(vek), Ok(ask), Ok(ark)) = (&given.vek, &given.ask, &given.ark) else {
-            self.cannot(NAME, format!("three certificates valid at {at}"), "a certificate is missing");
+            self.cannot(NAME, expected, "a certificate is missing");
             return None;
         };
         let all = [vek, ask, ark];
@@ -360,10 +361,11 @@ impl Checks {
         let to = all.iter().map(|certificate| certificate.not_after()).min()?;
         let outside = all.iter().find(|one| at < one.not_before() || at > one.not_after());
         match outside {
-            None => self.compare(NAME, format!("three certificates valid at {at}"), "they are", true),
+            None => self.compare(NAME, expected, "they are", true),
             Some(one) => {
-                let found = format!("{} is valid from {} to {}", one.subject_name(), one.not_before(), one.not_after());
-                self.compare(NAME, format!("three certificates valid at {at}"), found, false);
+                let (from, to) = (when(one.not_before()), when(one.not_after()));
+                let found = format!("{} is valid from {from} to {to}", one.subject_name());
+                self.compare(NAME, expected, found, false);
             }
         }
         Some((from, to))

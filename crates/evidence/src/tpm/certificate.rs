@@ -13,6 +13,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use super::Hash;
 use super::key::{KeyError, PublicKey};
 use super::signature::{Scheme, Signature};
+use crate::checks::when;
 use crate::crl::signed_parts;
 
 /// Longest certificate that is read, in bytes.
@@ -76,7 +77,7 @@ pub enum CertificateError {
     #[error("certificate has the extension {0} twice: refuse it")]
     Twice(String),
     /// Not valid at the time that is judged at.
-    #[error("certificate is valid from {from} to {to} and not at {at} (seconds since 1970): get a current one")]
+    #[error("certificate is valid from {} to {} and not at {}: get a current one", when(*from), when(*to), when(*at))]
     Window {
         /// First second.
         from: u64,
