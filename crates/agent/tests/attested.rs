@@ -101,7 +101,9 @@ async fn evidence_is_fresh_and_of_this_connection() {
     let of = |kind| evidence.certificate(&kind).unwrap().to_vec();
     let chain = Chain { ark: of(CertType::ARK), ask: of(CertType::ASK), vek: of(CertType::VCEK), ..Chain::default() };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let judge = |anchors: &Anchors| snp::verify(&evidence.report_bytes().unwrap(), &chain, anchors, now);
+    let judge = |anchors: &Anchors| {
+        snp::verify(&evidence.report_bytes().unwrap(), &chain, anchors, now, &snp::Options::UNASKED)
+    };
     let verdict = judge(&Anchors::amd().with_software_root(keys().0.ark()));
     assert!(verdict.is_valid() && verdict.software, "{verdict:?}");
     assert_eq!(judge(&Anchors::amd()).first_failure, Some("chain-to-anchor"));

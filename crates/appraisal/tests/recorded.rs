@@ -146,7 +146,7 @@ impl Vectors {
     fn snp(&self, id: &str) -> (Claims, Value) {
         let entry = self.entry(id);
         let report = self.file(&entry["files"]["evidence"]);
-        let verdict = snp::verify(&report, &self.chain(entry), &snp::Anchors::amd(), at(entry));
+        let verdict = snp::verify(&report, &self.chain(entry), &snp::Anchors::amd(), at(entry), &snp::Options::UNASKED);
         assert!(verdict.is_valid());
         (Claims::of(Evidence::Snp(&verdict), &context()), entry["expect"]["fields"].clone())
     }
@@ -318,7 +318,14 @@ fn claims_of_azure(vectors: &Vectors) {
     };
     let options =
         Options { ak_trust: AkTrust::Unknown, missing: dcap::Missing::Undecided, required: vec![8], nonce: None };
-    let verdict = azure::verify_snp(&evidence, &vectors.chain(entry), &snp::Anchors::amd(), at(entry), &options);
+    let verdict = azure::verify_snp(
+        &evidence,
+        &vectors.chain(entry),
+        &snp::Anchors::amd(),
+        at(entry),
+        &snp::Options::UNASKED,
+        &options,
+    );
     assert!(verdict.is_valid(), "{:?}", verdict.failure());
     let claims = Claims::of(Evidence::AzSnpVtpm(&verdict), &context());
     let own = &claims.value()["az-snp-vtpm"];

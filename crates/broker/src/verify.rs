@@ -113,14 +113,14 @@ pub(crate) struct Verified {
 pub(crate) fn verify(evidence: &Evidence, trust: &Trust, settings: &Settings, shelf: &Shelf, at: u64) -> Verified {
     let options = options(trust, settings);
     match evidence {
-        Evidence::Snp { report, vek, intermediate } => of_snp(report, vek, intermediate, shelf, at),
+        Evidence::Snp { report, vek, intermediate } => of_snp(report, vek, intermediate, shelf, at, &options),
         Evidence::Quote { kind, quote, log } => of_quote(*kind, quote, log.as_deref(), shelf, at, &options),
         Evidence::Vtpm { kind, hcl_report, tpm, vek, td_quote } => match registers(tpm) {
             Ok(pcrs) => {
                 let evidence =
                     azure::Evidence { hcl_report, quote: &tpm.message, signature: signature(tpm), pcrs: Some(&pcrs) };
                 if *kind == Kind::AzSnpVtpm {
-                    of_az_snp(&evidence, vek, trust, shelf, at)
+                    of_az_snp(&evidence, vek, trust, shelf, at, &options)
                 } else {
                     of_az_tdx(&evidence, td_quote, shelf, at, &options)
                 }
@@ -142,10 +142,15 @@ fn options(trust: &Trust, settings: &Settings) -> dcap::Options {
     dcap::Options { missing: Missing::Undecided, grace: trust.grace, accept }
 }
 
-fn of_snp(report: &[u8], vek: &[u8], intermediate: &[u8], shelf: &Shelf, at: u64) -> Verified {
+/// The same of AMD's revocation list, which is fetched once a report has shown which: until then it is not asked for.
+fn of_amd(options: &dcap::Options) -> snp::Options {
+    snp::Options { missing: Missing::Allowed, ..*options }
+}
+
+fn of_snp(report: &[u8], vek: &[u8], intermediate: &[u8], shelf: &Shelf, at: u64, options: &dcap::Options) -> Verified {
     let mut chain = Chain { vek: vek.to_vec(), ask: intermediate.to_vec(), ..Chain::default() };
     shelf.complete(report, &mut chain);
-    let verdict = shelf.snp().verify(report, &chain, at);
+    let verdict = shelf.snp().verify(report, &chain, at, &of_amd(options));
     if verdict.is_valid() && chain.crl.is_empty() {
         shelf.miss_list(report, &chain.vek);
     }
@@ -156,6 +161,7 @@ fn of_snp(report: &[u8], vek: &[u8], intermediate: &[u8], shelf: &Shelf, at: u64
         .filter(|(_, der)| !der.is_empty())
         .map(|(kind, der)| CertificateRecord { kind: kind.into(), der: STANDARD.encode(der) })
         .collect();
+    verified.rated(None, verdict.facts.freshness);
     verified.verdict = Some(AnyVerdict::Snp(verdict));
     verified
 }
@@ -196,14 +202,23 @@ fn vtpm_options(ak_trust: AkTrust) -> tpm::Options {
     tpm::Options { ak_trust, missing: Missing::Undecided, required: vec![8], nonce: None }
 }
 
-fn of_az_snp(evidence: &azure::Evidence<'_>, vek: &[u8], trust: &Trust, shelf: &Shelf, at: u64) -> Verified {
+fn of_az_snp(
+    evidence: &azure::Evidence<'_>,
+    vek: &[u8],
+    trust: &Trust,
+    shelf: &Shelf,
+    at: u64,
+    options: &dcap::Options,
+) -> Verified {
     let mut chain = Chain { vek: vek.to_vec(), ..Chain::default() };
     if let Ok(hcl) = azure::HclReport::parse(evidence.hcl_report) {
         shelf.complete(&hcl.hardware, &mut chain);
     }
-    let verdict = azure::verify_snp(evidence, &chain, &trust.amd, at, &vtpm_options(AkTrust::Unknown));
+    let verdict =
+        azure::verify_snp(evidence, &chain, &trust.amd, at, &of_amd(options), &vtpm_options(AkTrust::Unknown));
     let chip = verdict.facts.fields.snp.as_ref().map(|report| of_report(report).chip);
     let mut verified = Verified::of(&verdict, of_registers(&verdict.facts, chip), evidence.hcl_report);
+    verified.rated(None, verdict.facts.freshness);
     verified.verdict = Some(AnyVerdict::AzSnp(verdict));
     verified
 }

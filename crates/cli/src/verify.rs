@@ -35,6 +35,12 @@ pub struct Common {
     /// A guest image's directory, for the launch measurement [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub image: Option<PathBuf>,
+    /// AMD's revocation lists: a directory (`belljar collateral fetch --out`), the cache, or a bundle; the chip's must be there
+    #[arg(long, value_name = "DIR|FILE")]
+    pub collateral: Option<PathBuf>,
+    /// Public key of the bundle's maker, PEM
+    #[arg(long, value_name = "FILE", requires = "collateral")]
+    pub bundle_key: Option<PathBuf>,
 }
 
 /// A connection whose other end is judged.

@@ -11,6 +11,7 @@ mod fake;
 #[path = "../../collateral/tests/services/intel.rs"]
 mod intel;
 
+use belljar_evidence::time::rfc3339;
 use belljar_testpki::amd as pki;
 
 use std::path::Path;
@@ -78,10 +79,6 @@ fn read(output: &Output) -> (i32, String, String) {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn rfc3339(seconds: u64) -> String {
-    x509_cert::der::DateTime::from_unix_duration(Duration::from_secs(seconds)).unwrap().to_string()
 }
 
 fn claims(id: &'static str) -> Claims {
@@ -447,6 +444,86 @@ async fn a_report_is_judged_with_the_list_and_the_id_block_that_are_given() {
     assert_eq!(verify(&with(&["--id-block", "block"])).await, (2, None));
     assert_eq!(verify(&with(&["--policy", "mine.toml"])).await, (0, None));
     assert_eq!(verify(&with(&["--policy", "theirs.toml"])).await, failed("policy-snp-author-key"));
+}
+
+/// AMD's list is used from a directory and from a bundle, on the rung that the policy takes, and where it is demanded.
+#[tokio::test]
+async fn the_list_of_a_bundle_is_on_a_rung_that_the_policy_chooses() {
+    let (desk, now, keys) = (Desk::new(), now(), pki::Keys::new(1));
+    let amd = Amd::at(now);
+    let mut report = pki::Report::of(pki::Product::Milan).bytes();
+    pki::sign(&mut report, &keys.vek);
+    let (report, anchor) = (desk.write("report.bin", &report), desk.write("ark.der", &amd.ark));
+    let ask = belljar_evidence::pem::certificates(&amd.chain, 2).unwrap().remove(0);
+    let (vcek, ask) = (desk.write("vcek.der", &amd.vcek(|_| ())), desk.write("ask.der", &ask));
+    let lists: [(&str, Option<(u64, u8)>); 4] = [
+        ("fresh", Some((now + 400, 9))),
+        ("past", Some((now - 10, 9))),
+        ("names", Some((now + 400, 1))),
+        ("none", None),
+    ];
+    for (folder, list) in lists {
+        std::fs::create_dir_all(desk.path(&format!("{folder}/vcek"))).unwrap();
+        desk.write(&format!("{folder}/cert_chain.pem"), &amd.chain);
+        desk.write(&format!("{folder}/vcek/chip.der"), &amd.vcek(|_| ()));
+        if let Some((to, serial)) = list {
+            let list = amd.list(|list| (list.to, list.serials) = (Some(to), vec![serial]));
+            desk.write(&format!("{folder}/crl.der"), &list);
+        }
+        let (from, out, key) =
+            (desk.path(folder), desk.path(&format!("{folder}.bundle")), desk.path(&format!("{folder}.key")));
+        let bundle = ["bundle", "--from", &from, "--anchor", &anchor, "--new-key", "--key", &key, "--out", &out];
+        assert_eq!(desk.run(&bundle).await.0, 0, "{folder}");
+    }
+    for (name, text) in [
+        ("require", "require_snp_crl = true"),
+        ("grace", "require_snp_crl = true\nfreshness = \"in_grace\""),
+        ("short", "freshness = \"in_grace\"\ngrace_days = 0"),
+        ("stale", "freshness = \"stale\"\ngrace_days = 0"),
+    ] {
+        desk.write(name, format!("flags = [\"test-root\"]\n{text}").as_bytes());
+    }
+    let run = async |more: &[&str]| {
+        let mut command = desk.program();
+        command.args(["evidence", "verify", &report, "--anchor", &anchor]).args(more);
+        read(&command.output().await.unwrap())
+    };
+    let verify = async |more: &[&str]| {
+        let (code, out, _) = run(&[more, &["--format", "json"]].concat()).await;
+        let answer: Value = serde_json::from_str(&out).unwrap_or_default();
+        let text = |key: &str| answer[key].as_str().map(str::to_owned);
+        (code, text("first_failure"), text("freshness"))
+    };
+    let expected =
+        |code, failure: Option<&str>, rung: Option<&str>| (code, failure.map(str::to_owned), rung.map(str::to_owned));
+    let cases = [
+        ("fresh", None, expected(0, None, Some("fresh"))),
+        ("fresh", Some("require"), expected(0, None, Some("fresh"))),
+        ("names", Some("require"), expected(1, Some("crl-revoked"), Some("fresh"))),
+        ("none", None, expected(0, None, None)),
+        ("none", Some("require"), expected(3, Some("crl-signature"), None)),
+        ("past", None, expected(1, Some("crl-time"), Some("in_grace"))),
+        ("past", Some("require"), expected(1, Some("crl-time"), Some("in_grace"))),
+        ("past", Some("grace"), expected(0, None, Some("in_grace"))),
+        ("past", Some("short"), expected(1, Some("crl-time"), Some("stale"))),
+        ("past", Some("stale"), expected(0, None, Some("stale"))),
+    ];
+    for (folder, policy, expected) in cases {
+        let policy: Vec<&str> = policy.into_iter().flat_map(|file| ["--policy", file]).collect();
+        assert_eq!(verify(&[&["--collateral", folder], &policy[..]].concat()).await, expected, "{folder} {policy:?}");
+        let (bundle, key) = (format!("{folder}.bundle"), format!("{folder}.key.pub"));
+        let bundled = ["--collateral", &bundle, "--bundle-key", &key];
+        assert_eq!(verify(&[&bundled, &policy[..]].concat()).await, expected, "bundle of {folder} {policy:?}");
+    }
+    // For a person: the rung, times as dates, and what to do.
+    let (_, text, _) = run(&["--collateral", "past", "--policy", "grace"]).await;
+    let date = rfc3339(now - 10);
+    assert!(
+        text.contains("collateral is in grace") && text.contains(&format!("next update at {date}: in grace")),
+        "{text}"
+    );
+    let (_, text, _) = run(&["--vek", &vcek, "--intermediate", &ask, "--policy", "require"]).await;
+    assert!(text.contains("could not decide at crl-signature") && text.contains("give --collateral DIR"), "{text}");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,9 +3,9 @@
 mod amd;
 mod intel;
 
+use belljar_evidence::time::rfc3339;
 use belljar_evidence::{dcap, snp};
 
-use crate::clock::when;
 use crate::item::{Item, Product};
 use crate::ladder::Facts;
 
@@ -80,7 +80,7 @@ pub enum Refused {
         found: String,
     },
     /// Issued later than the time to judge at.
-    #[error("it is issued at {}, later than {}: set this machine's clock", when(*issued), when(*at))]
+    #[error("it is issued at {}, later than {}: set this machine's clock", rfc3339(*issued), rfc3339(*at))]
     NotYet {
         /// When it was issued.
         issued: u64,
@@ -88,7 +88,7 @@ pub enum Refused {
         at: u64,
     },
     /// Past its next update, or its signer's certificates have ended.
-    #[error("it is out of date since {}, now is {}: the service is behind, or replays", when(*since), when(*at))]
+    #[error("it is out of date since {}, now is {}: the service is behind, or replays", rfc3339(*since), rfc3339(*at))]
     Expired {
         /// Last second at which it was in date.
         since: u64,
@@ -171,7 +171,7 @@ pub fn in_date(facts: &Facts, known: Option<&Facts>, at: u64) -> Result<(), Refu
 
 /// The value of a claim that went back: a date as a date, a number as a number.
 fn of_claim(claim: &str, value: u64) -> String {
-    if claim == "issue date" { when(value) } else { value.to_string() }
+    if claim == "issue date" { rfc3339(value) } else { value.to_string() }
 }
 
 fn same(claim: &'static str, expected: &str, found: &str) -> Result<(), Refused> {

@@ -4,12 +4,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A time in seconds since 1970 as people write it (RFC 3339); the number where the calendar has none.
-pub(crate) fn when(seconds: u64) -> String {
-    x509_cert::der::DateTime::from_unix_duration(Duration::from_secs(seconds))
-        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
-}
-
 /// A clock to read and to wait by.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Milliseconds since 1970.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_evidence::dcap::Freshness;
+use belljar_evidence::Freshness;
+use belljar_evidence::time::rfc3339;
 
 use crate::cache::{Cache, CacheError};
 use crate::check::{self, Anchors, Refused};
-use crate::clock::{Clock, SystemClock, when};
+use crate::clock::{Clock, SystemClock};
 use crate::document::Document;
 use crate::http::{self, Http, HttpError, HttpOptions};
 use crate::item::{Endorsement, Item};
@@ -89,7 +90,7 @@ pub enum FetchError {
     },
     /// The service said a short time ago that it knows no such item.
     #[error(
-        "{item}: the service knew no such item (status {status}), asked again after {}: check chip id, TCB or FMSPC", when(*until)
+        "{item}: the service knew no such item (status {status}), asked again after {}: check chip id, TCB or FMSPC", rfc3339(*until)
     )]
     Absent {
         /// Which item.

@@ -1,6 +1,6 @@
 //! The freshness ladder: what an item's own dates make of it at one moment.
 
-use belljar_evidence::dcap::Freshness;
+use belljar_evidence::Freshness;
 use serde::Serialize;
 
 /// Seconds for which an item still counts after its next update was due, where the caller does not say otherwise: a week.
@@ -26,22 +26,7 @@ pub struct Facts {
 impl Facts {
     /// The rung at a time in seconds since 1970, with a grace in seconds.
     pub fn rung(&self, at: u64, grace: u64) -> Freshness {
-        if at > self.expires || at > self.next_update.saturating_add(grace) {
-            Freshness::Stale
-        } else if at > self.next_update {
-            Freshness::InGrace
-        } else {
-            Freshness::Fresh
-        }
-    }
-}
-
-/// The rung's name as it stands in tables.
-pub fn rung_name(rung: Freshness) -> &'static str {
-    match rung {
-        Freshness::Fresh => "fresh",
-        Freshness::InGrace => "in grace",
-        Freshness::Stale => "stale",
+        if at > self.expires { Freshness::Stale } else { Freshness::at(at, self.next_update, grace) }
     }
 }
 

@@ -31,7 +31,7 @@ mod pace;
 mod service;
 mod signing;
 
-pub use belljar_evidence::dcap::Freshness;
+pub use belljar_evidence::Freshness;
 pub use bundle::{Bundle, BundleError, MAX_BUNDLE, MAX_ITEMS};
 pub use cache::{Cache, CacheError};
 pub use check::{Anchors, Refused};
@@ -42,6 +42,6 @@ pub use document::{Document, DocumentError, MAX_BODY, MAX_DOCUMENT};
 pub use fetch::{FetchError, FetchOptions, Fetcher, Obtained};
 pub use http::{HttpError, HttpOptions, Limits, Proxies};
 pub use item::{Endorsement, Item, ItemError, PckCa, Product, Tee, Update};
-pub use ladder::{DEFAULT_GRACE, Facts, rung_name};
+pub use ladder::{DEFAULT_GRACE, Facts};
 pub use service::{AnswerError, Services, VCEK_INTERVAL};
 pub use signing::{BundleKey, KeyError, MAX_KEY, PublicKey};

@@ -73,8 +73,8 @@ fn snp(index: &Index, entry: &Value, rounds: usize) {
         "one P-384 verification",
         rounds,
         &mut [
-            ("cold", &mut || assert!(verify_snp(&report, &chain, &anchors, at).is_valid())),
-            ("warm", &mut || assert!(warm.verify(&report, &chain, at).is_valid())),
+            ("cold", &mut || assert!(verify_snp(&report, &chain, &anchors, at, &Options::UNASKED).is_valid())),
+            ("warm", &mut || assert!(warm.verify(&report, &chain, at, &Options::UNASKED).is_valid())),
             ("peer cold", &mut || peer()),
             ("bare", &mut || bare()),
             ("peer, report alone", &mut || peer_warm()),

@@ -1,17 +1,9 @@
 //! The list of checks of one verification while it grows, and the verdict that it comes to.
 
 use std::fmt::Display;
-use std::time::Duration;
 
-use x509_cert::der::DateTime;
-
+use crate::strictness::Missing;
 use crate::verdict::{Check, Decision, Outcome, Verdict};
-
-/// A time in seconds since 1970 as people and programs write it (RFC 3339); the number where the calendar has none.
-pub(crate) fn when(seconds: u64) -> String {
-    DateTime::from_unix_duration(Duration::from_secs(seconds))
-        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
-}
 
 /// Checks in the order in which they were made.
 #[derive(Debug, Default)]
@@ -36,6 +28,15 @@ impl Checks {
     pub(crate) fn cannot(&mut self, name: &'static str, expected: impl Display, why: impl Display) {
         self.missing.get_or_insert(name);
         self.add(name, Outcome::NotChecked, expected, why);
+    }
+
+    /// A check whose collateral was not given, as the caller wants it.
+    pub(crate) fn absent(&mut self, missing: Missing, name: &'static str, expected: impl Display, what: &str) {
+        let why = format!("{what} was not given");
+        match missing {
+            Missing::Undecided => self.cannot(name, expected, why),
+            Missing::Allowed => self.add(name, Outcome::NotChecked, expected, why),
+        }
     }
 
     /// The verdict: invalid at the first failure, else undecided when something was missing, else valid.

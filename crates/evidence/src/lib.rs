@@ -20,9 +20,12 @@ mod kind;
 pub mod pem;
 pub mod policy;
 pub mod snp;
+mod strictness;
+pub mod time;
 pub mod tpm;
 mod verdict;
 
 pub use crl::CrlError;
 pub use kind::Kind;
+pub use strictness::{Freshness, Missing, Options};
 pub use verdict::{Check, Decision, Outcome, Verdict};

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::Kind;
-use crate::dcap::{Freshness, Status, Tcb};
+use crate::dcap::{Status, Tcb};
 use crate::snp::{Report, Tcb as SnpTcb};
+use crate::strictness::{Freshness, Missing, Options};
 use crate::tpm::Pcrs;
 use crate::verdict::{Check, Outcome};
 
@@ -20,7 +21,9 @@ pub struct Policy {
     pub advisories: Option<Vec<String>>,
     /// Least number of Intel's TCB evaluation.
     pub min_tcb_eval_number: Option<u32>,
-    /// Worst freshness of collateral that is taken.
+    /// Whether SNP evidence needs a revocation list of AMD's.
+    pub require_snp_crl: bool,
+    /// Worst freshness of collateral that is taken: of Intel's, and of AMD's revocation list.
     pub freshness: Freshness,
     /// For how many days after its next update collateral counts as in grace.
     pub grace_days: u32,
@@ -61,6 +64,7 @@ impl Default for Policy {
             tcb_status: vec![Status::UpToDate],
             advisories: None,
             min_tcb_eval_number: None,
+            require_snp_crl: false,
             freshness: Freshness::Fresh,
             grace_days: 7,
             flags: Vec::new(),
@@ -91,10 +95,21 @@ pub struct Subject<'a> {
 }
 
 impl Policy {
+    /// How strictly to verify evidence of that kind: Intel's collateral is always needed, AMD's revocation list where the
+    /// policy says so.
+    pub fn options(&self, kind: Kind) -> Options {
+        let optional = matches!(kind, Kind::Snp | Kind::AzSnpVtpm) && !self.require_snp_crl;
+        Options {
+            missing: if optional { Missing::Allowed } else { Missing::Undecided },
+            grace: u64::from(self.grace_days).saturating_mul(86_400),
+            accept: self.freshness,
+        }
+    }
+
     /// The policy's demands on authentic evidence, each with how it ended, in this order: `policy-flags`,
     /// `policy-tcb-status`, `policy-tcb-eval-number`, `policy-advisories`, `policy-snp-tcb`, `policy-snp-id-key`,
     /// `policy-snp-author-key`, `policy-measurement`, `policy-pcrs`.
-    /// Freshness is not among them: it is asked for while verifying.
+    /// What collateral there must be and how fresh is not among them: it is asked for while verifying ([`Self::options`]).
     pub fn judge(&self, subject: &Subject<'_>) -> Vec<Check> {
         let mut checks = vec![self.flags(subject.flags)];
         if matches!(subject.kind, Kind::Tdx | Kind::Sgx | Kind::AzTdxVtpm) {
@@ -259,6 +274,18 @@ mod tests {
             let taken = Policy { flags: vec![flag.to_owned()], ..Policy::default() };
             assert_eq!(refusal(&taken, Kind::Tdx, &[flag], Some(&good)), None, "{flag}");
         }
+    }
+
+    #[test]
+    fn a_revocation_list_of_amds_is_needed_where_the_policy_says_so() {
+        let policy = |require_snp_crl| Policy { require_snp_crl, grace_days: 2, ..Policy::default() };
+        let missing = |require, kind| policy(require).options(kind).missing;
+        for kind in [Kind::Snp, Kind::AzSnpVtpm] {
+            assert_eq!((missing(false, kind), missing(true, kind)), (Missing::Allowed, Missing::Undecided));
+        }
+        assert_eq!((missing(false, Kind::Tdx), missing(false, Kind::Sgx)), (Missing::Undecided, Missing::Undecided));
+        let options = policy(true).options(Kind::Snp);
+        assert_eq!((options.grace, options.accept), (2 * 86_400, Freshness::Fresh));
     }
 
     #[test]

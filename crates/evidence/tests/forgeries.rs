@@ -1,7 +1,7 @@
 //! Forged evidence: each case changes one thing of evidence that is valid, and names the check that must notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use belljar_evidence::snp::{Anchors, Chain, REPORT_LEN, Root, Verifier, verify};
+use belljar_evidence::snp::{Anchors, Chain, Freshness, Missing, Options, REPORT_LEN, Root, Verifier, verify};
 use belljar_evidence::{Decision, Outcome, Verdict};
 use belljar_testpki::amd::{CHIP, Cert, Keys, List, NOW, Padding, Product, Report, TCB, amd, extension, sign};
 use x509_cert::der::Encode;
@@ -24,6 +24,7 @@ struct Forge<'a> {
     list_signer: fn(&Keys) -> &aws_lc_rs::rsa::KeyPair,
     anchored: bool,
     at: u64,
+    options: Options,
 }
 
 impl<'a> Forge<'a> {
@@ -42,6 +43,7 @@ impl<'a> Forge<'a> {
             list_signer: |keys| &keys.ark,
             anchored: true,
             at: NOW,
+            options: Options::UNASKED,
         }
     }
 
@@ -85,9 +87,9 @@ impl<'a> Forge<'a> {
         sign(&mut self.report, &self.keys.vek);
         (self.after)(&mut self.report, &mut chain);
         let remembering = Verifier::new(anchors.clone());
-        let verdict = verify(&self.report, &chain, &anchors, self.at);
+        let verdict = verify(&self.report, &chain, &anchors, self.at, &self.options);
         for _ in 0..2 {
-            let remembered = remembering.verify(&self.report, &chain, self.at);
+            let remembered = remembering.verify(&self.report, &chain, self.at, &self.options);
             assert_eq!(remembered.checks, verdict.checks, "with and without a memory");
         }
         verdict
@@ -303,7 +305,7 @@ fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
     let verdict = forge.verdict();
     assert_eq!((verdict.facts.valid_from, verdict.facts.valid_to), (Some(NOW - 7), Some(NOW + 7)));
     let said = &verdict.check("crl-time").unwrap().found;
-    assert!(said.starts_with("issued at 20") && said.ends_with('Z'), "times are written as people do: {said}");
+    assert_eq!(said, "issued at 2026-05-28T20:26:33Z, next update at 2026-05-28T20:26:47Z: fresh");
     let without = Forge::new(&keys).verdict();
     for name in ["crl-signature", "crl-time", "crl-revoked"] {
         assert_eq!(verdict.check(name).unwrap().outcome, Outcome::Passed, "{name}");
@@ -336,4 +338,60 @@ fn every_forgery_fails_at_its_check_and_its_twin_is_valid() {
     assert_eq!(verdict.verdict, Decision::Undecided, "{:#?}", verdict.checks);
     assert_eq!(verdict.first_failure, Some("vek-issuer"));
     assert!(undecided(|_, chain| chain.ark.clear()).is_valid());
+}
+
+/// The list's rung at each time, and which are taken, is the caller's to choose.
+#[test]
+fn a_revocation_list_climbs_down_the_ladder() {
+    let keys = Keys::new(1);
+    let judge = |accept, at| {
+        let mut forge = Forge::new(&keys);
+        forge.list().to = Some(NOW + 100);
+        (forge.at, forge.options) = (at, Options { grace: 50, accept, ..Options::UNASKED });
+        let verdict = forge.verdict();
+        (verdict.facts.freshness, verdict.first_failure, verdict.check("crl-time").unwrap().found.clone())
+    };
+    let rungs = [(NOW + 100, Freshness::Fresh), (NOW + 101, Freshness::InGrace), (NOW + 151, Freshness::Stale)];
+    for accept in [Freshness::Fresh, Freshness::InGrace, Freshness::Stale] {
+        for (at, rung) in rungs {
+            let (found, failure, words) = judge(accept, at);
+            assert_eq!((found, failure), (Some(rung), (rung > accept).then_some("crl-time")), "{accept:?} at {at}");
+            assert!(words.ends_with(&format!(": {}", rung.name())), "{words}");
+        }
+    }
+    // No rung makes up for the future, for another's signature or for what the list says.
+    let (_, failure, words) = judge(Freshness::Stale, NOW - 501);
+    assert_eq!((failure, words.as_str()), (Some("cert-validity"), "issued at 2026-05-28T20:18:20Z"));
+    let stale = |change: fn(&mut List)| {
+        let mut forge = Forge::new(&keys);
+        forge.list().to = Some(NOW - 100);
+        change(forge.list.as_mut().unwrap());
+        forge.options.accept = Freshness::Stale;
+        forge.verdict()
+    };
+    assert!(stale(|_| ()).is_valid());
+    assert_eq!(stale(|list| list.serials.push(2)).first_failure, Some("crl-revoked"));
+    assert_eq!(stale(|list| list.issuer = "ARK-Other").first_failure, Some("crl-signature"));
+}
+
+/// A caller that needs the list gets no verdict without one.
+#[test]
+fn a_revocation_list_may_be_asked_for() {
+    let keys = Keys::new(1);
+    let judge = |missing, given: bool| {
+        let mut forge = Forge::new(&keys);
+        if given {
+            forge.list();
+        }
+        forge.options.missing = missing;
+        forge.verdict()
+    };
+    assert!(judge(Missing::Undecided, true).is_valid() && judge(Missing::Allowed, false).is_valid());
+    let without = judge(Missing::Undecided, false);
+    assert_eq!((without.verdict, without.first_failure), (Decision::Undecided, Some("crl-signature")));
+    assert_eq!(without.failure().unwrap().found, "the root's revocation list was not given");
+    assert_eq!(
+        (without.facts.freshness, judge(Missing::Allowed, true).facts.freshness),
+        (None, Some(Freshness::Fresh))
+    );
 }

@@ -3,7 +3,7 @@
 
 use belljar_evidence::snp::{
     Anchors, CertError, CertKind, CertTable, CertTableError, Certificate, Chain, Crl, ID_AUTH_LEN, IdAuth, IdBlock,
-    REPORT_LEN, Report, ReportError, Vek, builtin, verify,
+    Options, REPORT_LEN, Report, ReportError, Vek, builtin, verify,
 };
 use belljar_testpki::amd::{self, Keys, Product};
 use proptest::prelude::*;
@@ -129,8 +129,8 @@ proptest! {
         let authority = &builtin::AMD[1];
         let [ark, ask, vek] = [authority.ark, authority.ask, authority.asvk].map(<[u8]>::to_vec);
         let chain = Chain { ark, ask, vek, crl: data.clone() };
-        prop_assert!(!verify(&data, &chain, &Anchors::amd(), at).is_valid());
-        prop_assert!(!verify(&data, &Chain::default(), &Anchors::amd(), at).is_valid());
+        prop_assert!(!verify(&data, &chain, &Anchors::amd(), at, &Options::UNASKED).is_valid());
+        prop_assert!(!verify(&data, &Chain::default(), &Anchors::amd(), at, &Options::UNASKED).is_valid());
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub(crate) fn sign(content: &Content<'_>, keys: &Keys) -> Option<[u8; REPORT_LEN
 
 #[cfg(test)]
 mod tests {
-    use belljar_evidence::snp::{Anchors, CertKind, CertTable, Chain, Report, Root, SigningKey, builtin, verify};
+    use belljar_evidence::snp::{
+        Anchors, CertKind, CertTable, Chain, Options, Report, Root, SigningKey, builtin, verify,
+    };
     use sev::certs::snp::Verifiable;
     use sev::parser::ByteParser;
 
@@ -92,7 +94,7 @@ mod tests {
         let report = sign(&Content { chip_id: keys.chip_id(), ..CONTENT }, &keys).unwrap();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
 
-        let verdict = verify(&report, &keys.chain(), &keys.anchors(), now);
+        let verdict = verify(&report, &keys.chain(), &keys.anchors(), now, &Options::UNASKED);
         assert!(verdict.is_valid(), "{:#?}", verdict.checks);
         assert!(verdict.software);
         assert_eq!(verdict.flags, ["software-tee"]);
@@ -106,22 +108,31 @@ mod tests {
         assert_eq!([parsed.current_tcb, parsed.committed_tcb, parsed.launch_tcb].map(|tcb| tcb.raw), [TCB; 3]);
 
         // The same evidence for somebody who was not told of the root.
-        let verdict = verify(&report, &keys.chain(), &Anchors::amd(), now);
+        let verdict = verify(&report, &keys.chain(), &Anchors::amd(), now, &Options::UNASKED);
         assert_eq!(verdict.first_failure, Some("chain-to-anchor"));
         assert!(!verdict.software);
         // With AMD's intermediate and root in place of ours.
         let amd = Chain { ark: builtin::AMD[0].ark.to_vec(), ask: builtin::AMD[0].ask.to_vec(), ..keys.chain() };
-        assert_eq!(verify(&report, &amd, &keys.anchors(), now).first_failure, Some("vek-issuer"));
+        assert_eq!(verify(&report, &amd, &keys.anchors(), now, &Options::UNASKED).first_failure, Some("vek-issuer"));
         // One bit of the measurement.
         let mut changed = report;
         changed[0x90] ^= 1;
-        assert_eq!(verify(&changed, &keys.chain(), &keys.anchors(), now).first_failure, Some("report-signature"));
+        assert_eq!(
+            verify(&changed, &keys.chain(), &keys.anchors(), now, &Options::UNASKED).first_failure,
+            Some("report-signature")
+        );
         // A report about another chip, signed by the same key.
         let other = sign(&Content { chip_id: &[9; 64], ..CONTENT }, &keys).unwrap();
-        assert_eq!(verify(&other, &keys.chain(), &keys.anchors(), now).first_failure, Some("chip-id"));
+        assert_eq!(
+            verify(&other, &keys.chain(), &keys.anchors(), now, &Options::UNASKED).first_failure,
+            Some("chip-id")
+        );
         // Before the keys were made.
         let early = now - 3 * 24 * 3600;
-        assert_eq!(verify(&report, &keys.chain(), &keys.anchors(), early).first_failure, Some("cert-validity"));
+        assert_eq!(
+            verify(&report, &keys.chain(), &keys.anchors(), early, &Options::UNASKED).first_failure,
+            Some("cert-validity")
+        );
 
         // The peer agrees about the report, and about the altered one.
         let chain = keys.chain();

@@ -11,12 +11,8 @@ pub mod intel;
 mod keys;
 pub mod swtpm;
 
+pub use belljar_evidence::time::rfc3339;
 pub use keys::EcKey;
 
 /// When everything is valid, in seconds since 1970: 2026-05-28T20:26:40Z.
 pub const NOW: u64 = 1_780_000_000;
-
-/// A time in RFC 3339, as documents have it.
-pub fn rfc3339(seconds: u64) -> String {
-    x509_cert::der::DateTime::from_unix_duration(std::time::Duration::from_secs(seconds)).unwrap().to_string()
-}

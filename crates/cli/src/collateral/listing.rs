@@ -1,9 +1,9 @@
 //! Items with what is known of them, as a table or as JSON.
 
-use belljar_collateral::{Anchors, Document, Facts, Freshness, Item, rung_name};
+use belljar_collateral::{Anchors, Document, Facts, Freshness, Item};
+use belljar_evidence::time::rfc3339;
 use serde::Serialize;
 
-use crate::evidence::answer::time;
 use crate::failure::Failure;
 use crate::output::{self, Format, json, table};
 
@@ -39,12 +39,13 @@ impl Row {
     pub fn of(document: &Document, anchors: &Anchors, at: u64, grace: u64) -> Self {
         let mut row = Self::about(&document.item);
         row.source.clone_from(&document.source);
-        row.fetched = (document.fetched > 0).then(|| time(document.fetched));
+        row.fetched = (document.fetched > 0).then(|| rfc3339(document.fetched));
         match document.verify(anchors) {
             Ok(facts) if at < facts.issued => {
                 let since = facts.issued;
                 row.note(facts, Freshness::Stale);
-                row.error = Some(format!("it is issued later than now, at {}: set this machine's clock", time(since)));
+                row.error =
+                    Some(format!("it is issued later than now, at {}: set this machine's clock", rfc3339(since)));
             }
             Ok(facts) => {
                 let rung = facts.rung(at, grace);
@@ -74,8 +75,8 @@ impl Row {
 
     /// Notes what an item says of itself.
     pub fn note(&mut self, facts: Facts, rung: Freshness) {
-        self.issued = Some(time(facts.issued));
-        self.next_update = Some(time(facts.next_update.min(facts.expires)));
+        self.issued = Some(rfc3339(facts.issued));
+        self.next_update = Some(rfc3339(facts.next_update.min(facts.expires)));
         self.evaluation_number = facts.evaluation_number;
         self.root = Some(facts.root);
         self.issuer = Some(facts.issuer);
@@ -94,7 +95,7 @@ impl Row {
             (issuer, _) => or(issuer),
         };
         let state = match self.rung {
-            Some(rung) => rung_name(rung),
+            Some(rung) => rung.name(),
             None if self.source.is_empty() => "not got",
             None => "refused",
         };

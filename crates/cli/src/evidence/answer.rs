@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use belljar_evidence::time::rfc3339;
 use belljar_evidence::{Check, Decision, Kind, Outcome, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -40,7 +41,7 @@ impl Answer {
         let Value::Object(mut more) = facts else { return Err(Failure::undecided("facts are not an object")) };
         for key in ["valid_from", "valid_to"] {
             if let Some(seconds) = more.get(key).and_then(Value::as_u64) {
-                more.insert(key.to_owned(), time(seconds).into());
+                more.insert(key.to_owned(), rfc3339(seconds).into());
             }
         }
         Ok(Self {
@@ -116,8 +117,9 @@ impl Answer {
                 one_line(&check.found)
             ),
             (Decision::Undecided, Some(check)) => {
-                let hint = match check.name.split_once('-') {
-                    Some(("pck" | "root" | "tcb" | "qe", _)) => {
+                let name = check.name.rsplit(':').next().unwrap_or(check.name);
+                let hint = match name.split_once('-') {
+                    Some(("pck" | "root" | "tcb" | "qe" | "crl", _)) => {
                         "; give --collateral DIR, `belljar collateral fetch` makes one"
                     }
                     Some(("report" | "snp:report", _)) => {
@@ -178,10 +180,4 @@ fn row(check: &Check) -> Vec<String> {
         _ => check.found.clone(),
     };
     vec![check.name.to_owned(), check.outcome.to_string(), one_line(&found)]
-}
-
-/// A time in seconds since 1970 as RFC 3339.
-pub fn time(seconds: u64) -> String {
-    x509_cert::der::DateTime::from_unix_duration(std::time::Duration::from_secs(seconds))
-        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }

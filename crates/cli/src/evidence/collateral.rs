@@ -22,41 +22,50 @@ pub struct Offered {
     pub crl: Vec<u8>,
 }
 
-impl Offered {
-    /// Chooses for evidence out of what is at `path`; `key` opens a bundle, `pck_chain` is for quotes that do not hold it,
-    /// `vek` is the endorsement key's certificate where its user names one.
-    pub fn read(
-        path: &Path,
-        key: Option<&Path>,
-        evidence: &Evidence,
-        pck_chain: Option<&[u8]>,
-        vek: Option<&[u8]>,
-    ) -> Result<Self, Failure> {
+/// Collateral as it was given.
+#[derive(Debug)]
+pub enum Store {
+    /// Plain files.
+    Directory(Box<Directory>),
+    /// A cache or a bundle.
+    Collection(Collection),
+}
+
+impl Store {
+    /// Reads what is at `path`; `key` opens a bundle.
+    pub fn open(path: &Path, key: Option<&Path>) -> Result<Self, Failure> {
         const KEY: &str = "--bundle-key";
-        let is_directory = store::is_directory(path, key, KEY)?;
-        if is_directory {
-            let directory = Directory::open(path).map_err(Failure::usage)?;
-            if !directory.is_empty() {
+        if !store::is_directory(path, key, KEY)? {
+            return store::collection(path, key, KEY).map(Self::Collection);
+        }
+        let directory = Directory::open(path).map_err(Failure::usage)?;
+        if directory.is_empty() {
+            return store::cached(&Cache::new(path)).map(|documents| Self::Collection(Collection::new(documents)));
+        }
+        Ok(Self::Directory(Box::new(directory)))
+    }
+
+    /// Chooses for evidence; `pck_chain` is for quotes that do not hold it, `vek` is the endorsement key's certificate where
+    /// its user names one. Nothing is verified here: the judge says what is wrong with it.
+    pub fn offer(&self, evidence: &Evidence, pck_chain: Option<&[u8]>, vek: Option<&[u8]>) -> Result<Offered, Failure> {
+        let of_amd = |collection: &Collection| {
+            let report = report(evidence);
+            report.map(|report| of_report(collection, &report, vek.or(evidence.vek()))).unwrap_or_default()
+        };
+        match self {
+            Self::Directory(directory) => {
                 let (chain, crl) = match report(evidence) {
-                    Some(report) => {
-                        let collection = Collection::new(directory.amd_documents().map_err(Failure::usage)?);
-                        of_report(&collection, &report, vek.or(evidence.vek()))
-                    }
+                    Some(_) => of_amd(&Collection::new(directory.amd_documents().map_err(Failure::usage)?)),
                     None => (None, Vec::new()),
                 };
-                // As it is: the judge says what is wrong with it.
-                return Ok(Self { intel: directory.intel, chain, crl });
+                Ok(Offered { intel: directory.intel.clone(), chain, crl })
+            }
+            Self::Collection(collection) => {
+                let items = quote(evidence).and_then(|quote| need::of_quote(quote, pck_chain, Update::Standard).ok());
+                let (chain, crl) = of_amd(collection);
+                Ok(Offered { intel: items.map(|items| collection.dcap(&items)).unwrap_or_default(), chain, crl })
             }
         }
-        let collection = if is_directory {
-            Collection::new(store::cached(&Cache::new(path))?)
-        } else {
-            store::collection(path, key, KEY)?
-        };
-        let intel = quote(evidence).and_then(|quote| need::of_quote(quote, pck_chain, Update::Standard).ok());
-        let of_report = |report: Vec<u8>| of_report(&collection, &report, vek.or(evidence.vek()));
-        let (chain, crl) = report(evidence).map(of_report).unwrap_or_default();
-        Ok(Self { intel: intel.map(|items| collection.dcap(&items)).unwrap_or_default(), chain, crl })
     }
 }
 

@@ -94,7 +94,7 @@ impl Terms {
             crl: self.crl.clone(),
         };
         let anchors = self.anchor.as_deref().map_or_else(snp::Anchors::amd, snp::Anchors::only);
-        let mut verdict = snp::verify(report, &chain, &anchors, self.at);
+        let mut verdict = snp::verify(report, &chain, &anchors, self.at, &self.options(Kind::Snp));
         let fields = verdict.facts.report.clone();
         let found = fields.as_ref();
         self.expect(
@@ -115,7 +115,7 @@ impl Terms {
         if self.pck_chain.is_some() && dcap::Quote::parse(quote).is_ok_and(|quote| holds_chain(&quote)) {
             return Err(Failure::usage("this quote holds its own PCK chain: leave --pck-chain out"));
         }
-        let options = self.options();
+        let options = self.options(kind);
         let mut verdict = dcap::verify(quote, self.pck_chain.as_deref(), &self.collateral, &anchors, self.at, &options);
         let found = verdict.facts.fields.as_ref().map(|fields| fields.quote.clone());
         if let Some(found) = &found {
@@ -163,10 +163,10 @@ impl Terms {
                 crl: self.crl.clone(),
             };
             let anchors = self.anchor.as_deref().map_or_else(snp::Anchors::amd, snp::Anchors::only);
-            azure::verify_snp(&evidence, &chain, &anchors, self.at, &options)
+            azure::verify_snp(&evidence, &chain, &anchors, self.at, &self.options(kind), &options)
         } else {
             let verifier = Verifier::new(&self.collateral, self.intel_anchors());
-            azure::verify_tdx(&evidence, td_quote, &verifier, self.at, &self.options(), &options)
+            azure::verify_tdx(&evidence, td_quote, &verifier, self.at, &self.options(kind), &options)
         };
         let facts = verdict.facts.clone();
         self.expect_of_tpm(&mut verdict, facts.registers.as_ref());
@@ -231,13 +231,13 @@ impl Terms {
         }
     }
 
-    /// How strictly to judge collateral.
-    fn options(&self) -> dcap::Options {
-        let (accept, days) = match &self.policy {
-            Some(policy) => (policy.freshness, policy.grace_days),
-            None => (dcap::Freshness::Fresh, Policy::default().grace_days),
-        };
-        dcap::Options { missing: self.missing, grace: u64::from(days).saturating_mul(86_400), accept }
+    /// How strictly to judge collateral: of Intel's, the terms say whether it is needed; of AMD's, the policy.
+    fn options(&self, kind: Kind) -> dcap::Options {
+        let options = self.policy.clone().unwrap_or_default().options(kind);
+        match kind {
+            Kind::Snp | Kind::AzSnpVtpm => options,
+            _ => dcap::Options { missing: self.missing, ..options },
+        }
     }
 
     fn expect<F>(&self, verdict: &mut Verdict<F>, report_data: Option<&[u8]>, host_data: Option<&[u8]>) {

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use belljar_broker::{HandshakeRecord, Outcome};
 use belljar_contract::{Contract, Digest};
 use belljar_evidence::snp::Certificate;
+use belljar_evidence::time::rfc3339;
 use belljar_guest_image::GuestImage;
 use belljar_image::Image;
 use belljar_page as page;
@@ -213,8 +214,8 @@ fn chain(record: &HandshakeRecord) -> Vec<page::Certificate> {
                 role: entry.kind.clone(),
                 subject: parsed.subject_name().to_owned(),
                 issuer: parsed.issuer_name().to_owned(),
-                not_before: time(parsed.not_before()),
-                not_after: time(parsed.not_after()),
+                not_before: rfc3339(parsed.not_before()),
+                not_after: rfc3339(parsed.not_after()),
                 fingerprint: hex::encode(fingerprint),
                 key: if parsed.p384_key().is_some() { "ECDSA P-384".to_owned() } else { "RSA 4096".to_owned() },
                 trust: match entry.kind.as_str() {
@@ -291,22 +292,7 @@ fn millis(micros: u64) -> f64 {
 }
 
 fn now() -> String {
-    time(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-}
-
-/// Unix seconds as RFC 3339 in UTC (days to date by the civil calendar).
-pub fn time(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, in eras of 400 years.
-    let z = days.saturating_add(719_468);
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
 #[cfg(test)]
@@ -323,12 +309,5 @@ mod tests {
         let file = std::fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path();
         assert_eq!((mode(&runs), mode(&file), std::fs::read(&file).unwrap().as_slice()), (0o700, 0o600, &b"{}"[..]));
         std::fs::remove_dir_all(data).unwrap();
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(time(1_795_436_053), "2026-11-23T12:14:13Z");
     }
 }

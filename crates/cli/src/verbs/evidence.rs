@@ -14,7 +14,7 @@ use belljar_evidence::tpm::AkTrust;
 use clap::{Args, Subcommand};
 
 use crate::evidence::answer::Answer;
-use crate::evidence::collateral::Offered;
+use crate::evidence::collateral::{Offered, Store};
 use crate::evidence::file;
 use crate::evidence::judge::{IdBlockBytes, Terms};
 use crate::evidence::vector::{self, now, seconds};
@@ -199,8 +199,8 @@ impl Verify {
         let vek = certificate(&self.vek)?;
         let offered = match &self.collateral {
             Some(path) => {
-                let key = self.bundle_key.as_deref();
-                Offered::read(path, key, &evidence, pck_chain.as_deref(), vek.as_deref())?
+                let store = Store::open(path, self.bundle_key.as_deref())?;
+                store.offer(&evidence, pck_chain.as_deref(), vek.as_deref())?
             }
             None => Offered::default(),
         };

@@ -1,18 +1,21 @@
 //! From evidence to a judgement: what was checked, what was expected, what was found.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use belljar_attested::{report_data, wire::EvidenceReply};
 use belljar_contract::{Contract, Initdata, digest};
-use belljar_evidence::snp::{self, Anchors, Chain, Report, SigningKey};
+use belljar_evidence::snp::{self, Anchors, Chain, Report, Root, SigningKey};
+use belljar_evidence::{Decision, Missing, Options};
 use belljar_guest_image::GuestImage;
 use belljar_launch::{predict_snp, predict_software};
 use belljar_rcar::snp::{CertType, SnpEvidence};
+use belljar_verifier::Evidence;
 use belljar_vmm::machine::SHAPES;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 
+use crate::evidence::collateral::Store;
 use crate::failure::Failure;
 use crate::paths::Paths;
 use crate::verbs::guest;
@@ -22,9 +25,17 @@ use crate::verify::expected::{Comparison, Expected};
 /// What the user trusts.
 #[derive(Debug)]
 pub struct Trust {
+    roots: Roots,
+    image: GuestImage,
+}
+
+/// Whose evidence counts.
+#[derive(Debug)]
+struct Roots {
     anchors: Anchors,
     allow_software: bool,
-    image: GuestImage,
+    /// What has the revocation lists of AMD's roots, which are then needed.
+    collateral: Option<Store>,
 }
 
 impl Trust {
@@ -36,7 +47,9 @@ impl Trust {
             let file = common.software_root.clone().unwrap_or_else(|| paths.softtee().join("v1/ark.der"));
             anchors = anchors.with_software_root(&read_root(&file)?);
         }
-        Ok(Self { anchors, allow_software: common.allow_software_tee, image })
+        let open = |path: &PathBuf| Store::open(path, common.bundle_key.as_deref());
+        let collateral = common.collateral.as_ref().map(open).transpose()?;
+        Ok(Self { roots: Roots { anchors, allow_software: common.allow_software_tee, collateral }, image })
     }
 }
 
@@ -123,7 +136,7 @@ pub fn judge(
     let computed = digest(initdata).map_err(|error| Failure::refused(error.to_string()))?.host_data();
 
     let mut checks = Checks(Vec::new());
-    let (report, software) = authentic(&mut checks, &evidence, trust)?;
+    let (report, software) = authentic(&mut checks, &evidence, &trust.roots)?;
     let wanted = report_data(nonce, spki);
     checks.push(
         "report-data",
@@ -161,18 +174,32 @@ pub fn judge(
 }
 
 /// Whether the evidence itself is authentic, under which root.
-fn authentic(checks: &mut Checks, evidence: &SnpEvidence, trust: &Trust) -> Result<(Report, bool), Failure> {
+fn authentic(checks: &mut Checks, evidence: &SnpEvidence, trust: &Roots) -> Result<(Report, bool), Failure> {
     let unreadable = |error: &dyn std::fmt::Display| Failure::refused(format!("the evidence cannot be read: {error}"));
     let raw = evidence.report_bytes().map_err(|error| unreadable(&error))?;
     evidence.certificates().map_err(|error| unreadable(&error))?;
     let report = Report::parse(&raw).map_err(|error| unreadable(&error))?;
     let of = |kind: &CertType| evidence.certificate(kind).map(<[u8]>::to_vec).unwrap_or_default();
     let vek = if report.signing_key == SigningKey::Vlek { CertType::VLEK } else { CertType::VCEK };
-    let chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek), ..Chain::default() };
+    let mut chain = Chain { ark: of(&CertType::ARK), ask: of(&CertType::ASK), vek: of(&vek), ..Chain::default() };
+    let mut options = Options::UNASKED;
+    // Nobody publishes a list for a software TEE.
+    if let Some(store) = &trust.collateral
+        && trust.anchors.root(&chain.ark) != Some(Root::Software)
+    {
+        let named = Evidence::Snp { report: raw.to_vec(), vek: chain.vek.clone(), intermediate: chain.ask.clone() };
+        chain.crl = store.offer(&named, None, None)?.crl;
+        options.missing = Missing::Undecided;
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::undecided)?.as_secs();
-    let verdict = snp::verify(&raw, &chain, &trust.anchors, now);
+    let verdict = snp::verify(&raw, &chain, &trust.anchors, now, &options);
     match verdict.failure() {
         None if verdict.is_valid() => {}
+        Some(missing) if verdict.verdict == Decision::Undecided && missing.name.starts_with("crl-") => {
+            return Err(Failure::undecided(format!("{}: {}", missing.name, missing.found)).hint(
+                "run `belljar collateral fetch` for this chip's product line, and name its result with --collateral",
+            ));
+        }
         Some(failure) => checks.push(failure.name, false, failure.expected.clone(), failure.found.clone()),
         None => checks.push("evidence", false, "valid", verdict.verdict.to_string()),
     }

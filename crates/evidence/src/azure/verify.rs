@@ -56,7 +56,7 @@ pub struct Facts {
     pub vek: Option<snp::Vek>,
     /// The register values that the quote covers; `None` unless they do hash to its digest.
     pub registers: Option<Pcrs>,
-    /// Whether the collateral is in date; TDX only.
+    /// How far the collateral is in date; `None` without any.
     pub freshness: Option<dcap::Freshness>,
     /// First second at which certificates and collateral are all valid, in seconds since 1970.
     pub valid_from: Option<u64>,
@@ -90,7 +90,7 @@ impl Serialize for Fields {
     }
 }
 
-/// Judges evidence of a virtual TPM on SNP, at a time in seconds since 1970.
+/// Judges evidence of a virtual TPM on SNP, at a time in seconds since 1970. `strictness` is that of the report.
 ///
 /// The checks, in order:
 ///
@@ -107,12 +107,13 @@ pub fn verify_snp(
     chain: &snp::Chain,
     anchors: &snp::Anchors,
     at: u64,
+    strictness: &snp::Options,
     options: &Options,
 ) -> Verdict<Facts> {
     let mut checks = Checks::default();
     let (hcl, key, runtime_data) = of_report(&mut checks, evidence.hcl_report, TeeType::Snp);
     let hardware = hcl.as_ref().map(|hcl| hcl.hardware.as_slice()).unwrap_or_default();
-    let inner = snp::verify(hardware, chain, anchors, at);
+    let inner = snp::verify(hardware, chain, anchors, at, strictness);
     inherit(&mut checks, &inner, names::snp);
     let found = inner.facts.report.as_ref().map(|report| report.report_data);
     of_binding(&mut checks, hcl.as_ref(), found);
@@ -124,7 +125,7 @@ pub fn verify_snp(
         td_quote: None,
         vek: inner.facts.vek,
         registers,
-        freshness: None,
+        freshness: inner.facts.freshness,
         valid_from: inner.facts.valid_from,
         valid_to: inner.facts.valid_to,
     };

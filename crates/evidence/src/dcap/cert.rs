@@ -11,6 +11,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use super::anchors::{Anchors, Root};
 use crate::crl::signed_parts;
 use crate::pem::{self, PemError};
+use crate::time::rfc3339;
 
 /// Longest chain that is read, in bytes; real ones have 3700.
 const MAX_CHAIN: usize = 32 * 1024;
@@ -170,6 +171,11 @@ impl Certificate {
     /// Last second at which the certificate is valid, in seconds since 1970.
     pub fn not_after(&self) -> u64 {
         self.not_after
+    }
+
+    /// When it is valid, for a person.
+    pub(crate) fn window_in_words(&self) -> String {
+        format!("{} is valid from {} to {}", self.subject_name, rfc3339(self.not_before), rfc3339(self.not_after))
     }
 
     /// Uncompressed point of the key, 65 bytes.

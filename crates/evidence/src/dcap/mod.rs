@@ -30,7 +30,9 @@ pub use collateral::Collateral;
 pub use crl::Crl;
 pub use json::{IsvLevel, JsonError, Level, QeIdentity, Rating, Signed, TcbInfo, TdxModule};
 pub use pck::{Pck, PckError};
-pub use platform::{Freshness, Published, verify_collateral};
+pub use platform::{Published, verify_collateral};
 pub use quote::{Body, CertificationData, MAX_QUOTE, Quote, QuoteError};
 pub use tcb::{Status, Tcb};
-pub use verify::{Facts, Fields, Missing, Options, PCK_CHAIN, Verifier, verify};
+pub use verify::{Facts, Fields, PCK_CHAIN, Verifier, verify};
+
+pub use crate::strictness::{Freshness, Missing, Options};

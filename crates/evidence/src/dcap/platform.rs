@@ -1,6 +1,6 @@
 //! What Intel's collateral says of the platform that a quote is from.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::anchors::{Anchors, Root};
 use super::body::{EnclaveReport, TdReport};
@@ -10,32 +10,11 @@ use super::crl::Crl;
 use super::json::QeIdentity;
 use super::quote::{Body, Quote};
 use super::tcb::{self, Status, Tcb};
-use super::verify::{Missing, Options, PckChain, absent};
-use crate::checks::{Checks, when};
+use super::verify::PckChain;
+use crate::checks::Checks;
+use crate::strictness::{Freshness, Missing, Options};
+use crate::time::rfc3339;
 use crate::verdict::Verdict;
-
-/// How far collateral is in date; of several items the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Freshness {
-    /// The next update is still to come.
-    Fresh,
-    /// The next update has passed, and the caller's grace has not.
-    InGrace,
-    /// Both have passed.
-    Stale,
-}
-
-impl Freshness {
-    /// The name for a person.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::InGrace => "in grace",
-            Self::Stale => "stale",
-        }
-    }
-}
 
 /// What was found besides the checks.
 #[derive(Debug, Default)]
@@ -180,7 +159,7 @@ impl Judge<'_> {
 
     fn cannot_all(&mut self, names: &[&'static str], expected: &str, what: &str) {
         for name in names {
-            absent(self.checks, self.options.missing, name, expected, what);
+            self.checks.absent(self.options.missing, name, expected, what);
         }
     }
 
@@ -188,31 +167,15 @@ impl Judge<'_> {
     fn time(&mut self, name: &'static str, issued: u64, next: u64, signer: Option<&Chain>) {
         self.note_window(Some((issued, next)));
         self.note_window(signer.and_then(Chain::window));
-        let (at, grace) = (self.at, self.options.grace);
-        let freshness = if at <= next {
-            Freshness::Fresh
-        } else if at <= next.saturating_add(grace) {
-            Freshness::InGrace
-        } else {
-            Freshness::Stale
-        };
+        let (at, outside) = (self.at, signer.and_then(|signer| signer.outside(self.at)));
+        let (freshness, found) = self.options.in_date(issued, next, at);
         self.found.freshness = self.found.freshness.max(Some(freshness));
-        let outside = signer.and_then(|signer| signer.outside(at));
-        let expected = format!("issued before {}, next update after it", when(at));
-        let found = match (freshness, outside) {
-            _ if at < issued => format!("issued at {}", when(issued)),
-            _ if freshness > self.options.accept => {
-                format!("the next update was due at {}: {}", when(next), freshness.name())
-            }
-            (_, Some(one)) => {
-                format!("{} is valid from {} to {}", one.subject_name(), when(one.not_before()), when(one.not_after()))
-            }
-            (_, None) => {
-                let found = format!("issued at {}, next update at {}: {}", when(issued), when(next), freshness.name());
-                return self.checks.compare(name, expected, found, true);
-            }
-        };
-        self.checks.compare(name, expected, found, false);
+        let expected = format!("issued before {0}, next update after it", rfc3339(at));
+        match (found, outside) {
+            (Ok(_), Some(one)) => self.checks.compare(name, expected, one.window_in_words(), false),
+            (Ok(found), None) => self.checks.compare(name, expected, found, true),
+            (Err(found), _) => self.checks.compare(name, expected, found, false),
+        }
     }
 
     fn pck_crl(&mut self) {

@@ -13,11 +13,13 @@ use super::cert::Chain;
 use super::collateral::{Collateral, Prepared};
 use super::json::TcbInfo;
 use super::pck::Pck;
-use super::platform::{self, Freshness};
+use super::platform;
 use super::quote::{Body, Quote};
 use super::tcb::{Status, Tcb};
-use crate::checks::{Checks, when};
-use crate::verdict::{Outcome, Verdict};
+use crate::checks::Checks;
+use crate::strictness::{Freshness, Options};
+use crate::time::rfc3339;
+use crate::verdict::Verdict;
 
 /// Vendor id of Intel's quoting enclaves.
 const INTEL_QE: &str = "939a7233f79c4ca9940a0db3957f0607";
@@ -27,32 +29,6 @@ const PCK: &str = "Intel SGX PCK Certificate";
 pub const PCK_CHAIN: u16 = 5;
 /// Most chains that a verifier remembers.
 const MAX_CHAINS: usize = 4096;
-
-/// What to do about collateral that was not given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// The verdict is undecided: what Intel has revoked or rated down cannot be told.
-    Undecided,
-    /// Checks that need it are not made, and the verdict rests on the others.
-    Allowed,
-}
-
-/// How strictly to judge.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// What to do about collateral that was not given.
-    pub missing: Missing,
-    /// For how many seconds after its next update collateral is in grace.
-    pub grace: u64,
-    /// Worst freshness that is taken.
-    pub accept: Freshness,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { missing: Missing::Undecided, grace: 0, accept: Freshness::Fresh }
-    }
-}
 
 /// What a quote, its certificates and the collateral say; facts only when the verdict is `valid`.
 #[derive(Clone, Debug, Serialize)]
@@ -332,7 +308,7 @@ fn of_signatures(checks: &mut Checks, quote: Option<&Quote>, chain: Result<&PckC
 
 fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
     let to_anchor = "a PCK certificate that leads to an anchor";
-    let in_time = format!("certificates valid at {}", when(at));
+    let in_time = format!("certificates valid at {}", rfc3339(at));
     let chain = match chain {
         Ok(chain) => chain,
         Err(why) => {
@@ -347,11 +323,7 @@ fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
     }
     match chain.chain.outside(at) {
         None => checks.compare("pck-time", in_time, "they are", true),
-        Some(one) => {
-            let (from, to) = (when(one.not_before()), when(one.not_after()));
-            let found = format!("{} is valid from {from} to {to}", one.subject_name());
-            checks.compare("pck-time", in_time, found, false);
-        }
+        Some(one) => checks.compare("pck-time", in_time, one.window_in_words(), false),
     }
     match &chain.pck {
         Ok(pck) => {
@@ -380,13 +352,4 @@ fn flags(quote: Option<&Quote>, root: Option<Root>, tcb: Option<&Tcb>) -> Vec<St
         flags.push("tcb-not-supported".to_owned());
     }
     flags
-}
-
-/// Notes a check whose collateral was not given, as the caller wants it.
-pub(super) fn absent(checks: &mut Checks, missing: Missing, name: &'static str, expected: &str, what: &str) {
-    let why = format!("{what} was not given");
-    match missing {
-        Missing::Undecided => checks.cannot(name, expected, why),
-        Missing::Allowed => checks.add(name, Outcome::NotChecked, expected, why),
-    }
 }

@@ -8,6 +8,7 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::report::{Layout, Tcb};
+use crate::time::rfc3339;
 
 /// Longest certificate that is read, in bytes; AMD's have about 1700.
 const MAX_CERTIFICATE: usize = 16 * 1024;
@@ -199,6 +200,11 @@ impl Certificate {
     /// Last second at which the certificate is valid, in seconds since 1970.
     pub fn not_after(&self) -> u64 {
         self.not_after
+    }
+
+    /// When it is valid, for a person.
+    pub(crate) fn window_in_words(&self) -> String {
+        format!("{} is valid from {} to {}", self.subject_name, rfc3339(self.not_before), rfc3339(self.not_after))
     }
 
     /// Uncompressed point of a P-384 key; `None` for an authority.

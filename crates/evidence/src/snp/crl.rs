@@ -1,9 +1,10 @@
 //! Certificate revocation lists as AMD issues them: one for each product line, signed by its root (AMD 57230).
 
 use super::cert::{Certificate, is_pss_sha384};
-use crate::checks::{Checks, when};
+use crate::checks::Checks;
 use crate::crl::{CrlError, List};
-use crate::verdict::Outcome;
+use crate::strictness::{Freshness, Options};
+use crate::time::rfc3339;
 
 /// A revocation list of an ARK: it names authorities (ASK, ASVK) and endorsement keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,20 +81,28 @@ const TIME: &str = "crl-time";
 const REVOKED: &str = "crl-revoked";
 const REVOKES: &str = "a revocation list without these certificates";
 
+/// What a revocation list says besides the checks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dates {
+    /// When it is in date: first second and next update, since 1970.
+    pub(super) window: (u64, u64),
+    pub(super) freshness: Freshness,
+}
+
 impl Checks {
-    /// The list is the root's, in date, and names none of the certificates (endorsement key, intermediate, root). Gives
-    /// the window in which it is in date.
+    /// The list is the root's, in date, and names none of the certificates (endorsement key, intermediate, root).
     pub(super) fn revocation(
         &mut self,
         listed: Option<&Listed>,
         certificates: [Option<&Certificate>; 3],
         at: u64,
-    ) -> Option<(u64, u64)> {
+        options: &Options,
+    ) -> Option<Dates> {
         let signed = "a revocation list signed by the root";
-        let in_date = format!("a revocation list that is in date at {}", when(at));
+        let in_date = format!("a revocation list issued before {0}, next update after it", rfc3339(at));
         let Some(listed) = listed else {
             for (name, expected) in [(SIGNATURE, signed), (TIME, &in_date), (REVOKED, REVOKES)] {
-                self.add(name, Outcome::NotChecked, expected, "no revocation list was given");
+                self.absent(options.missing, name, expected, "the root's revocation list");
             }
             return None;
         };
@@ -118,9 +127,10 @@ impl Checks {
             }
             None => self.cannot(SIGNATURE, signed, "the root is missing"),
         }
-        let (from, to) = (list.this_update(), list.next_update());
-        let found = format!("issued at {}, the next one by {}", when(from), when(to));
-        self.compare(TIME, in_date, found, (from..=to).contains(&at));
+        let window = (list.this_update(), list.next_update());
+        let (freshness, found) = options.in_date(window.0, window.1, at);
+        let holds = found.is_ok();
+        self.compare(TIME, in_date, found.unwrap_or_else(|why| why), holds);
         if listed.is_signed {
             let revoked = certificates.into_iter().flatten().find(|certificate| list.revokes(certificate));
             let found = match revoked {
@@ -135,6 +145,6 @@ impl Checks {
         } else {
             self.cannot(REVOKED, REVOKES, "the list is not known to be the root's");
         }
-        Some((from, to))
+        Some(Dates { window, freshness })
     }
 }

@@ -26,3 +26,5 @@ pub use report::{
     Cpuid, FirmwareVersion, Layout, Policy, REPORT_LEN, Report, ReportError, SIGNED_LEN, SigningKey, Tcb,
 };
 pub use verify::{Chain, Facts, Verifier, verify};
+
+pub use crate::strictness::{Freshness, Missing, Options};

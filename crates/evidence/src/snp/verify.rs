@@ -12,7 +12,9 @@ use super::cert::{CertError, Certificate, Vek, VekKind};
 use super::cert_table::{CertKind, CertTable};
 use super::crl::Listed;
 use super::report::{REPORT_LEN, Report, SigningKey};
-use crate::checks::{Checks, when};
+use crate::checks::Checks;
+use crate::strictness::{Freshness, Options};
+use crate::time::rfc3339;
 use crate::verdict::{Outcome, Verdict};
 
 /// Signature algorithm 1 (AMD 56860): ECDSA on P-384 with SHA-384.
@@ -60,6 +62,8 @@ pub struct Facts {
     pub vek: Option<Vek>,
     /// Whose root the chain ends in; `None` when it ends in none that is trusted.
     pub root: Option<Root>,
+    /// How far the revocation list is in date; `None` without one.
+    pub freshness: Option<Freshness>,
     /// First second at which all certificates and the revocation list are valid, in seconds since 1970.
     pub valid_from: Option<u64>,
     /// Last second at which all of them are valid, in seconds since 1970.
@@ -81,7 +85,7 @@ pub struct Facts {
 /// | `chain-to-anchor` | the ARK signed that one and itself, and is an anchor |
 /// | `cert-validity` | all three certificates are valid at the given time |
 /// | `crl-signature` | the ARK signed the revocation list |
-/// | `crl-time` | that list is in date at the given time |
+/// | `crl-time` | that list is in date at the given time, as far as the options want it |
 /// | `crl-revoked` | it names none of the three certificates |
 /// | `signing-key` | the report's signing-key field, the certificate and its issuer are for the same kind of key |
 /// | `tcb` | the reported TCB is the one that the endorsement key was derived for |
@@ -90,12 +94,12 @@ pub struct Facts {
 /// | `reserved` | the reserved bytes of the signed part are zero |
 /// | `vmpl` | the privilege level is one that exists, 0 to 3 |
 ///
-/// Without a revocation list its three checks are listed as not made, and do not stand in the way of a verdict; so is
-/// `product` for a report of version 2, which names no processor, and under an issuer that is named after no product line.
+/// Without a revocation list its three checks are listed as not made, and the verdict is undecided where the options ask
+/// for one. Not made either, and in nobody's way, is `product` for a report of version 2, which names no processor, and under an issuer that is named after no product line.
 ///
 /// Debug policy, migration policy, VMPL and a VLEK are facts (`flags`), not failures.
-pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64) -> Verdict<Facts> {
-    judge(report, &Given::read(chain, anchors), anchors, at)
+pub fn verify(report: &[u8], chain: &Chain, anchors: &Anchors, at: u64, options: &Options) -> Verdict<Facts> {
+    judge(report, &Given::read(chain, anchors), anchors, at, options)
 }
 
 /// Judges reports under the same anchors, and remembers the chains that lead to one: their signatures are checked once.
@@ -113,14 +117,14 @@ impl Verifier {
     }
 
     /// The same as [`verify`].
-    pub fn verify(&self, report: &[u8], chain: &Chain, at: u64) -> Verdict<Facts> {
+    pub fn verify(&self, report: &[u8], chain: &Chain, at: u64, options: &Options) -> Verdict<Facts> {
         let key = digest(chain);
         let known = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(given) = known {
-            return judge(report, &given, &self.anchors, at);
+            return judge(report, &given, &self.anchors, at, options);
         }
         let given = Arc::new(Given::read(chain, &self.anchors));
-        let verdict = judge(report, &given, &self.anchors, at);
+        let verdict = judge(report, &given, &self.anchors, at, options);
         // Only chains that lead to an anchor are kept: nobody else can fill the memory.
         if verdict.facts.root.is_some() && given.is_all_signed() {
             let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +149,7 @@ fn digest(chain: &Chain) -> [u8; 32] {
     digest
 }
 
-fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Facts> {
+fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64, options: &Options) -> Verdict<Facts> {
     let mut checks = Checks::default();
     let mut parsed = Report::read(report).ok();
     checks.compare("length", REPORT_LEN, report.len(), parsed.is_some());
@@ -155,10 +159,11 @@ fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Fa
     checks.vek_issuer(given);
     let root = checks.chain_to_anchor(given, anchors);
     let certificates = checks.validity(given, at);
-    let list =
-        checks.revocation(given.list.as_ref(), [&given.vek, &given.ask, &given.ark].map(|slot| slot.as_ref().ok()), at);
-    let valid_from = certificates.map(|(from, _)| list.map_or(from, |(issued, _)| from.max(issued)));
-    let valid_to = certificates.map(|(_, to)| list.map_or(to, |(_, next)| to.min(next)));
+    let all = [&given.vek, &given.ask, &given.ark].map(|slot| slot.as_ref().ok());
+    let list = checks.revocation(given.list.as_ref(), all, at, options);
+    let valid_from = certificates.map(|(from, _)| list.map_or(from, |list| from.max(list.window.0)));
+    let valid_to = certificates.map(|(_, to)| list.map_or(to, |list| to.min(list.window.1)));
+    let freshness = list.map(|list| list.freshness);
     checks.binding(parsed.as_ref(), given.content.as_ref());
     let vek = given.content.as_ref().and_then(|content| content.as_ref().ok()).cloned();
     checks.content(parsed.as_ref());
@@ -168,7 +173,7 @@ fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64) -> Verdict<Fa
 
     let software = matches!(root, Some(Root::Software | Root::Test));
     let flags = flags(parsed.as_ref(), root);
-    checks.into_verdict(software, flags, Facts { report: parsed, vek, root, valid_from, valid_to })
+    checks.into_verdict(software, flags, Facts { report: parsed, vek, root, freshness, valid_from, valid_to })
 }
 
 /// A certificate of the chain: read, or why not.
@@ -351,7 +356,7 @@ impl Checks {
     /// Gives the window in which all three are valid.
     fn validity(&mut self, given: &Given, at: u64) -> Option<(u64, u64)> {
         const NAME: &str = "cert-validity";
-        let expected = format!("three certificates valid at {}", when(at));
+        let expected = format!("three certificates valid at {}", rfc3339(at));
         let (Ok(vek), Ok(ask), Ok(ark)) = (&given.vek, &given.ask, &given.ark) else {
             self.cannot(NAME, expected, "a certificate is missing");
             return None;
@@ -359,14 +364,9 @@ impl Checks {
         let all = [vek, ask, ark];
         let from = all.iter().map(|certificate| certificate.not_before()).max()?;
         let to = all.iter().map(|certificate| certificate.not_after()).min()?;
-        let outside = all.iter().find(|one| at < one.not_before() || at > one.not_after());
-        match outside {
+        match all.iter().find(|one| at < one.not_before() || at > one.not_after()) {
             None => self.compare(NAME, expected, "they are", true),
-            Some(one) => {
-                let (from, to) = (when(one.not_before()), when(one.not_after()));
-                let found = format!("{} is valid from {from} to {to}", one.subject_name());
-                self.compare(NAME, expected, found, false);
-            }
+            Some(one) => self.compare(NAME, expected, one.window_in_words(), false),
         }
         Some((from, to))
     }

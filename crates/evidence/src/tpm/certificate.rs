@@ -13,8 +13,8 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use super::Hash;
 use super::key::{KeyError, PublicKey};
 use super::signature::{Scheme, Signature};
-use crate::checks::when;
 use crate::crl::signed_parts;
+use crate::time::rfc3339;
 
 /// Longest certificate that is read, in bytes.
 const MAX_CERTIFICATE: usize = 16 * 1024;
@@ -77,13 +77,16 @@ pub enum CertificateError {
     #[error("certificate has the extension {0} twice: refuse it")]
     Twice(String),
     /// Not valid at the time that is judged at.
-    #[error("certificate is valid from {} to {} and not at {}: get a current one", when(*from), when(*to), when(*at))]
+    #[error(
+        "certificate is valid from {} to {} and not at {}: get a current one",
+        rfc3339(*.from), rfc3339(*.to), rfc3339(*.at)
+    )]
     Window {
-        /// First second.
+        /// First second, since 1970.
         from: u64,
-        /// Last second.
+        /// Last second, since 1970.
         to: u64,
-        /// When it was judged.
+        /// When it was judged, in seconds since 1970.
         at: u64,
     },
     /// The certificate may not be used for that key.

@@ -8,7 +8,7 @@ use super::key::PublicKey;
 use super::pcrs::Pcrs;
 use super::signature::{Signature, SignatureError};
 use crate::checks::Checks;
-use crate::dcap::Missing;
+use crate::strictness::Missing;
 use crate::verdict::{Outcome, Verdict};
 
 /// Why the attestation key is one of a TPM that the caller trusts.

@@ -1,6 +1,6 @@
 //! SNP reports.
 
-use belljar_evidence::snp::{Anchors, Chain, Report, Verifier, builtin, verify};
+use belljar_evidence::snp::{Anchors, Chain, Options, Report, Verifier, builtin, verify};
 use belljar_evidence::{Decision, Outcome};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn no_flipped_bit_is_valid(index: &Index, entry: &Value) -> Result<(), Failed> {
     let (report, chain) = evidence(index, entry);
     let at = seconds(entry["expect"]["at"].as_str().unwrap());
     let anchors = Anchors::amd();
-    if !verify(&report, &chain, &anchors, at).is_valid() {
+    if !verify(&report, &chain, &anchors, at, &Options::UNASKED).is_valid() {
         return Err("the evidence itself is not valid".into());
     }
     let mut flipped = 0;
@@ -61,7 +61,7 @@ fn no_flipped_bit_is_valid(index: &Index, entry: &Value) -> Result<(), Failed> {
             let (mut report, mut chain) = (report.clone(), chain.clone());
             let bytes = [&mut report, &mut chain.ark, &mut chain.ask, &mut chain.vek].into_iter().nth(place).unwrap();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let verdict = verify(&report, &chain, &anchors, at);
+            let verdict = verify(&report, &chain, &anchors, at, &Options::UNASKED);
             if verdict.verdict != Decision::Invalid {
                 return Err(format!("bit {bit} of part {place} flipped: {:?}", verdict.verdict).into());
             }
@@ -88,10 +88,14 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
     // A test root is trusted only where the index says that the vector needs one.
     let anchors = if flags.contains(&"test-root") { Anchors::amd().with_test_root(&chain.ark) } else { Anchors::amd() };
     let at = seconds(expect["at"].as_str().unwrap());
-    let verdict = verify(&report, &chain, &anchors, at);
+    let verdict = verify(&report, &chain, &anchors, at, &Options::UNASKED);
     let remembering = Verifier::new(anchors.clone());
     for _ in 0..2 {
-        assert_eq!(remembering.verify(&report, &chain, at).checks, verdict.checks, "with and without a memory");
+        assert_eq!(
+            remembering.verify(&report, &chain, at, &Options::UNASKED).checks,
+            verdict.checks,
+            "with and without a memory"
+        );
     }
 
     let shown = verdict.checks.iter().map(|check| format!("{check:?}\n")).collect::<String>();
@@ -121,17 +125,20 @@ fn judge(index: &Index, entry: &Value) -> Result<(), Failed> {
             check(key, expect[key].as_str().map(seconds) == found)?;
         }
         // The positive twin in time: the same evidence outside its window is refused, and for that reason alone.
-        let late = verify(&report, &chain, &anchors, verdict.facts.valid_to.unwrap() + 1);
+        let late = verify(&report, &chain, &anchors, verdict.facts.valid_to.unwrap() + 1, &Options::UNASKED);
         let in_time = |first: Option<&str>| matches!(first, Some("cert-validity" | "crl-time"));
         check("refused a second after its window", in_time(late.first_failure))?;
-        let early = verify(&report, &chain, &anchors, verdict.facts.valid_from.unwrap() - 1);
+        let early = verify(&report, &chain, &anchors, verdict.facts.valid_from.unwrap() - 1, &Options::UNASKED);
         check("refused a second before its window", in_time(early.first_failure))?;
         if !verdict.software {
             let alone = Chain { vek: chain.vek.clone(), ..Chain::default() };
-            check("compiled-in certificates complete the chain", verify(&report, &alone, &anchors, at).is_valid())?;
-            let without = verify(&report, &Chain::default(), &anchors, at);
+            check(
+                "compiled-in certificates complete the chain",
+                verify(&report, &alone, &anchors, at, &Options::UNASKED).is_valid(),
+            )?;
+            let without = verify(&report, &Chain::default(), &anchors, at, &Options::UNASKED);
             check("undecided without the endorsement key", without.verdict == Decision::Undecided)?;
-            let untrusted = verify(&report, &chain, &Anchors::none(), at);
+            let untrusted = verify(&report, &chain, &Anchors::none(), at, &Options::UNASKED);
             check("refused without anchors", untrusted.first_failure == Some("chain-to-anchor"))?;
             check("an AMD root", builtin::AMD.iter().any(|authority| authority.ark == chain.ark))?;
         }

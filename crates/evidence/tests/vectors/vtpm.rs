@@ -110,7 +110,14 @@ impl Evidence {
             }
             "az-snp-vtpm" => {
                 let anchors = snp::Anchors::only(&self.root);
-                Answer::new(&verify_snp(&evidence, &self.chain, &anchors, self.at, &self.options))
+                Answer::new(&verify_snp(
+                    &evidence,
+                    &self.chain,
+                    &anchors,
+                    self.at,
+                    &snp::Options::UNASKED,
+                    &self.options,
+                ))
             }
             _ => {
                 let anchors = dcap::Anchors::none().with_test_root(&self.root);

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use belljar_appraisal::reference::{ReferenceValue, SourceKind, pod, rvps};
 use belljar_broker::Method;
+use belljar_evidence::time::rfc3339;
 use clap::{Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::target::{Target, escaped};
-use crate::evidence::answer::time;
 use crate::evidence::file;
 use crate::failure::{Failure, one_line};
 use crate::output::{Format, json, table};
@@ -187,7 +187,7 @@ fn row(value: &ReferenceValue) -> Vec<String> {
     vec![
         value.set.clone(),
         value.name.clone(),
-        value.expires.map_or_else(|| "for ever".to_owned(), time),
+        value.expires.map_or_else(|| "for ever".to_owned(), rfc3339),
         value.owner.clone(),
         one_line(&shown.join(" or ")),
     ]

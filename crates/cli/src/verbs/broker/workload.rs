@@ -1,12 +1,12 @@
 //! `belljar broker workload`, `revoke` and `revocations`.
 
 use belljar_broker::{Method, Revocation, Subject};
+use belljar_evidence::time::rfc3339;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::target::{Target, escaped};
-use crate::evidence::answer::time;
 use crate::failure::Failure;
 use crate::output::{Format, json, table};
 use crate::paths::Paths;
@@ -152,7 +152,7 @@ impl Revoke {
         let made: Revocation = target.ask(paths, Method::POST, path, body.to_string().into_bytes()).await?;
         match format {
             Format::Json => json(&made)?,
-            Format::Text => println!("{subject} {value} is revoked since {}", time(made.at)),
+            Format::Text => println!("{subject} {value} is revoked since {}", rfc3339(made.at)),
         }
         Ok(0)
     }
@@ -196,7 +196,13 @@ impl Revocations {
             Format::Json => json(&revocations)?,
             Format::Text => {
                 let row = |one: &Revocation| {
-                    vec![one.subject.to_string(), time(one.at), one.by.clone(), one.value.clone(), one.reason.clone()]
+                    vec![
+                        one.subject.to_string(),
+                        rfc3339(one.at),
+                        one.by.clone(),
+                        one.value.clone(),
+                        one.reason.clone(),
+                    ]
                 };
                 let rows: Vec<Vec<String>> = revocations.iter().map(row).collect();
                 print!("{}", table(&["REVOKED", "SINCE", "BY", "VALUE", "REASON"], &rows));

@@ -186,7 +186,7 @@ impl Fetch {
 fn note(row: &mut Row, obtained: Obtained) -> Document {
     row.note(obtained.facts, obtained.rung);
     row.source.clone_from(&obtained.document.source);
-    row.fetched = Some(crate::evidence::answer::time(obtained.document.fetched));
+    row.fetched = Some(belljar_evidence::time::rfc3339(obtained.document.fetched));
     row.error = obtained.failed_refresh.map(|error| format!("taken from the cache, {error}"));
     obtained.document
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use belljar_collateral::{Collection, Update};
 use belljar_evidence::dcap::{Anchors, Options};
+use belljar_evidence::time::rfc3339;
 use clap::Args;
 
 use super::{CacheOption, Terms};
 use crate::collateral::simulation::{Case, Outcome, Simulation, tcb_info};
 use crate::collateral::store;
-use crate::evidence::answer::time;
 use crate::evidence::file;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, json, table};
@@ -58,7 +58,7 @@ impl Simulate {
             info.id,
             hex::encode(info.fmspc),
             info.evaluation_number,
-            time(info.issue_date)
+            rfc3339(info.issue_date)
         );
         let at = self.terms.at()?;
         let simulation = Simulation { info, collateral: &collateral, anchors, at, update, options };

@@ -1,9 +1,11 @@
 //! Evidence that is signed by a good key and says something else than it should.
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use belljar_evidence::Freshness;
 use belljar_rcar::snp::CertEntry;
 use belljar_softtee::Keys;
-use belljar_testpki::amd;
+use belljar_testpki::amd::{self, Cert, List};
+use x509_cert::ext::pkix::KeyUsages;
 
 use super::*;
 
@@ -27,7 +29,7 @@ impl Chip {
         let key = std::fs::read(folder.join("v1/vcek.key")).unwrap();
         let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key).unwrap();
         let measurement = predict_software(&image, false, 2).unwrap();
-        let trust = Trust { anchors: keys.anchors(), allow_software: true, image };
+        let trust = Trust { roots: Roots { anchors: keys.anchors(), allow_software: true, collateral: None }, image };
         Self { keys, signer, measurement, trust }
     }
 
@@ -100,8 +102,77 @@ fn each_claim_that_is_another_is_named_with_both_values() {
     assert_eq!(name(chip.failure(&chip.reply(&mine, &|report| report[0x30] = 1), NONCE, SPKI)), "vmpl");
 
     // Signed by a good key under a root that the user does not trust for this.
-    chip.trust.allow_software = false;
+    chip.trust.roots.allow_software = false;
     assert_eq!(name(chip.failure(&good, NONCE, SPKI)), "root");
-    chip.trust.anchors = Anchors::amd();
+    chip.trust.roots.anchors = Anchors::amd();
     assert_eq!(name(chip.failure(&good, NONCE, SPKI)), "chain-to-anchor");
+}
+
+/// A chip under roots of AMD's names, of which the user has a directory of collateral.
+struct Listed {
+    keys: amd::Keys,
+    now: u64,
+    ark: Vec<u8>,
+    evidence: SnpEvidence,
+    folder: tempfile::TempDir,
+}
+
+impl Listed {
+    fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let keys = amd::Keys::new(5);
+        let mut ark = Cert::authority("ARK-Milan", "ARK-Milan", &keys.ark);
+        ark.constrain(true, KeyUsages::KeyCertSign | KeyUsages::CRLSign);
+        let mut ask = Cert::authority("SEV-Milan", "ARK-Milan", &keys.ask);
+        let mut vek = Cert::vcek(amd::Product::Milan, "SEV-Milan", &keys);
+        (ask.serial, vek.serial) = (2, 3);
+        for cert in [&mut ark, &mut ask, &mut vek] {
+            (cert.from, cert.to) = (now - 1000, now + 10_000);
+        }
+        let (ark, ask, vek) = (ark.sign(&keys.ark), ask.sign(&keys.ark), vek.sign(&keys.ask));
+        let mut report = amd::Report::of(amd::Product::Milan).bytes();
+        amd::sign(&mut report, &keys.vek);
+        let chain = [(CertType::VCEK, &vek), (CertType::ASK, &ask), (CertType::ARK, &ark)]
+            .map(|(cert_type, data)| CertEntry { cert_type, data: data.clone() });
+        let evidence = SnpEvidence::with_chain(&report, Some(chain.to_vec())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pem = [&ask, &ark].map(|der| belljar_evidence::pem::encode(der)).concat();
+        std::fs::write(folder.path().join("cert_chain.pem"), pem).unwrap();
+        Self { keys, now, ark, evidence, folder }
+    }
+
+    /// The judgement with the directory and a list that names these serial numbers, if any.
+    fn judge(&self, list: Option<(&[u8], u64)>, software: bool) -> Result<Vec<Check>, Failure> {
+        let path = self.folder.path().join("crl.der");
+        let _ = std::fs::remove_file(&path);
+        if let Some((serials, to)) = list {
+            let list = List { from: self.now - 100, to: Some(to), serials: serials.to_vec(), ..List::new("ARK-Milan") };
+            std::fs::write(path, list.sign(&self.keys.ark)).unwrap();
+        }
+        let none = Anchors::none();
+        let anchors = if software { none.with_software_root(&self.ark) } else { none.with_test_root(&self.ark) };
+        let collateral = Some(Store::open(self.folder.path(), None).unwrap());
+        let mut checks = Checks(Vec::new());
+        authentic(&mut checks, &self.evidence, &Roots { anchors, allow_software: true, collateral })?;
+        Ok(checks.0.into_iter().filter(|check| !check.passed).collect())
+    }
+}
+
+#[test]
+fn a_revocation_list_is_asked_for_where_collateral_is_named() {
+    let chip = Listed::new();
+    let next = chip.now + 1000;
+    let names = |checks: Vec<Check>| checks.into_iter().map(|check| check.name).collect::<Vec<_>>();
+    assert_eq!(names(chip.judge(Some((&[9], next)), false).unwrap()), [""; 0]);
+    assert_eq!(names(chip.judge(Some((&[2], next)), false).unwrap()), ["crl-revoked"]);
+    let stale = chip.judge(Some((&[9], chip.now - 1)), false).unwrap();
+    assert!(stale[0].found.ends_with(Freshness::Stale.name()), "{stale:?}");
+    assert_eq!(names(stale), ["crl-time"]);
+    // Without a list nothing is known; nobody publishes one for a software TEE.
+    let missing = chip.judge(None, false).unwrap_err();
+    assert_eq!(
+        (missing.exit.code(), missing.cause.as_str()),
+        (3, "crl-signature: the root's revocation list was not given")
+    );
+    assert_eq!(names(chip.judge(None, true).unwrap()), [""; 0]);
 }
