@@ -1,0 +1,143 @@
+//! What a store needs of the medium behind it. Values come here sealed.
+
+use std::collections::HashMap;
+
+use crate::embedded::Embedded;
+use crate::error::{Conflict, StoreError};
+use crate::record::{Entry, Expected, Id, Query, Tenant, Time};
+use crate::seal::{DataKeyRow, KeyId};
+
+/// A record as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Raw {
+    pub(crate) entry: Entry,
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// A change as it is stored.
+#[derive(Debug, Clone)]
+pub(crate) enum RawOp {
+    Put { id: Id, expires: Option<Time>, data_key: u64, sealed: Vec<u8> },
+    Delete { id: Id },
+}
+
+/// A batch as it is stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RawBatch {
+    pub(crate) expected: Vec<(Id, Expected)>,
+    pub(crate) ops: Vec<RawOp>,
+}
+
+/// How a batch ended.
+#[derive(Debug)]
+pub(crate) enum Applied {
+    /// It was applied, as this change.
+    Revision(u64),
+    /// A precondition does not hold.
+    Conflict(Conflict),
+    /// A value is sealed with a data key that is not in use any more.
+    Stale,
+}
+
+/// A value that is sealed anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Resealed {
+    /// The record, in the revision that was sealed anew.
+    pub(crate) entry: Entry,
+    pub(crate) old_key: u64,
+    pub(crate) new_key: u64,
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// A page of anything, and where the next one starts.
+pub(crate) type Paged<T, After> = (Vec<T>, Option<After>);
+
+/// What happened to a data key that was to be retired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retired {
+    Gone,
+    Absent,
+    Active,
+    InUse,
+}
+
+/// One of the media.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    Embedded(Embedded),
+}
+
+/// Calls the same method of whichever medium it is.
+macro_rules! each {
+    ($self:ident, $method:ident($($argument:expr),*)) => {
+        match $self {
+            Self::Embedded(backend) => backend.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Backend {
+    pub(crate) async fn get(&self, id: &Id) -> Result<Option<Raw>, StoreError> {
+        each!(self, get(id))
+    }
+
+    pub(crate) async fn list(&self, query: &Query, now: Time) -> Result<Paged<Raw, String>, StoreError> {
+        each!(self, list(query, now))
+    }
+
+    pub(crate) async fn names(&self, query: &Query, now: Time) -> Result<Paged<Entry, String>, StoreError> {
+        each!(self, names(query, now))
+    }
+
+    pub(crate) async fn apply(&self, batch: RawBatch, now: Time) -> Result<Applied, StoreError> {
+        each!(self, apply(batch, now))
+    }
+
+    pub(crate) async fn purge(&self, now: Time, limit: usize) -> Result<u64, StoreError> {
+        each!(self, purge(now, limit))
+    }
+
+    /// Data keys of a tenant, or all.
+    pub(crate) async fn data_keys(&self, tenant: Option<&Tenant>) -> Result<Vec<DataKeyRow>, StoreError> {
+        each!(self, data_keys(tenant))
+    }
+
+    /// Adds an active data key, when the tenant's active one is `replaces`, which then is not active any more.
+    pub(crate) async fn add_data_key(&self, row: &DataKeyRow, replaces: Option<u64>) -> Result<bool, StoreError> {
+        each!(self, add_data_key(row, replaces))
+    }
+
+    /// Stores another wrapping of a data key, when it is wrapped as in `row`.
+    pub(crate) async fn rewrap_data_key(
+        &self,
+        row: &DataKeyRow,
+        key_id: &KeyId,
+        wrapped: &[u8],
+    ) -> Result<bool, StoreError> {
+        each!(self, rewrap_data_key(row, key_id, wrapped))
+    }
+
+    /// How many records are sealed with each data key; those of none are left out.
+    pub(crate) async fn key_uses(&self) -> Result<HashMap<u64, u64>, StoreError> {
+        each!(self, key_uses())
+    }
+
+    /// Removes a data key with which nothing is sealed.
+    pub(crate) async fn retire(&self, data_key: u64) -> Result<Retired, StoreError> {
+        each!(self, retire(data_key))
+    }
+
+    /// Records that are sealed with a data key that is not active, in order behind `after`.
+    pub(crate) async fn outdated(&self, after: Option<&Id>) -> Result<Paged<Raw, Id>, StoreError> {
+        each!(self, outdated(after))
+    }
+
+    /// Replaces sealed values whose records are still in the same revision and sealed with the same key. Revisions stay.
+    pub(crate) async fn reseal(&self, values: Vec<Resealed>) -> Result<u64, StoreError> {
+        each!(self, reseal(values))
+    }
+
+    pub(crate) async fn close(&self) {
+        each!(self, close());
+    }
+}

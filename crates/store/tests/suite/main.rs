@@ -1,0 +1,60 @@
+//! One suite for all media: a test of the store is run against each of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod file;
+mod model;
+mod place;
+mod records;
+mod sealing;
+
+use std::future::Future;
+
+use libtest_mimic::{Arguments, Trial};
+use place::Medium;
+
+fn main() {
+    if let Some(path) = std::env::var_os(file::WRITER) {
+        return block_on(file::write_until_killed(path.into()));
+    }
+    let mut trials = Vec::new();
+    macro_rules! each {
+        ($($module:ident::$test:ident),* $(,)?) => {
+            $(trials.push(trial(concat!("file::", stringify!($test)), || $module::$test(Medium::File)));)*
+        };
+    }
+    each![
+        model::a_store_is_a_map,
+        records::what_is_written_is_read,
+        records::a_precondition_that_does_not_hold_changes_nothing,
+        records::listings_are_in_order_and_in_parts,
+        records::long_values_make_short_parts,
+        records::records_expire,
+        records::watchers_see_changes,
+        records::concurrent_changes_are_one_after_the_other,
+        sealing::nothing_is_stored_in_the_clear,
+        sealing::a_changed_or_moved_value_is_refused,
+        sealing::another_key_does_not_open_a_store,
+        sealing::keys_are_replaced_during_work,
+        sealing::a_tenant_has_a_key_of_its_own,
+        sealing::a_key_that_cannot_be_used_is_told_when_the_store_opens,
+    ];
+    trials.push(trial("file::only_its_owner_may_use_it", file::only_its_owner_may_use_it));
+    trials.push(trial("file::one_process_has_it", file::one_process_has_it));
+    trials.push(trial("file::another_format_is_refused", file::another_format_is_refused));
+    trials.push(trial(
+        "file::what_was_said_to_be_written_survives_kill_9",
+        file::what_was_said_to_be_written_survives_kill_9,
+    ));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn block_on(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work);
+}
+
+fn trial<W: Future<Output = ()>>(name: &str, test: impl FnOnce() -> W + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        block_on(test());
+        Ok(())
+    })
+}
