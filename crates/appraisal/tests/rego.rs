@@ -430,6 +430,20 @@ fn policies_that_mean_no_good_are_stopped() {
     assert_eq!(stopped(&chain(1000)), deep);
     let short = compile(&format!("package policy\nimport rego.v1\n{}\n", chain(30)));
     assert_eq!(vector(&short, &claims("snp"), &references()).hardware, 31);
+    let brackets = RegoError::Compile("its brackets are nested too deeply".into());
+    for (open, close) in [("[", "]"), ("{", "}"), ("{1: [", "]}"), ("f([", "])"), ("[", "")] {
+        let nested = |depth: usize| format!("hardware := {}1{}", open.repeat(depth), close.repeat(depth));
+        assert_eq!(stopped(&nested(31)), brackets, "{open}");
+        assert_ne!(stopped(&nested(3)), brackets, "{open}");
+    }
+    // Brackets in strings and comments are none.
+    let many = "[".repeat(60);
+    let text = format!("# {many}\nx := \"\\\"{many}\"\ny := `{many}`\nhardware := count(x) + count(y)");
+    assert_eq!(vector(&compile(&format!("package policy\n{text}\n")), &claims("snp"), &references()).hardware, 121);
+    for unclosed in ["\"[", "`[", "\"\\\""] {
+        let error = RegoError::Compile("it has a string without an end".into());
+        assert_eq!(stopped(&format!("hardware := {unclosed}")), error, "{unclosed}");
+    }
     let ten = "a := [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
     let endless = format!(
         "{ten}\nhardware := count([1 | a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]; a[_]])"

@@ -64,6 +64,7 @@ impl Compiled {
             return Err(RegoError::Length { found: text.len(), limit: limits.text });
         }
         let compile = |error: &dyn std::fmt::Display| RegoError::Compile(clean(error));
+        shape::check_text(text)?;
         let mut engine = Engine::new();
         if let Some(max_file_bytes) = NonZeroUsize::new(limits.text) {
             engine.set_policy_length_config(PolicyLengthConfig { max_file_bytes, ..PolicyLengthConfig::default() });

@@ -1,0 +1,2 @@
+package policy
+hardware := {1: [{1: [{1: [1]}]}]}
