@@ -14,20 +14,12 @@ use crate::ladder::Facts;
 pub struct Anchors {
     amd: snp::Anchors,
     intel: dcap::Anchors,
-    /// The same roots, DER: their revocation lists come without a chain.
-    amd_roots: Vec<Vec<u8>>,
-    intel_roots: Vec<Vec<u8>>,
 }
 
 impl Anchors {
     /// The roots of the vendors that are compiled in.
     pub fn vendors() -> Self {
-        Self {
-            amd: snp::Anchors::amd(),
-            intel: dcap::Anchors::intel(),
-            amd_roots: snp::builtin::AMD.iter().map(|authority| authority.ark.to_vec()).collect(),
-            intel_roots: vec![dcap::INTEL_ROOT.to_vec()],
-        }
+        Self { amd: snp::Anchors::amd(), intel: dcap::Anchors::intel() }
     }
 
     /// Trusts a root for tests, too; DER. It counts for the vendor whose profile it has (RSA: AMD, P-256: Intel).
@@ -37,10 +29,8 @@ impl Anchors {
     pub fn with_test_root(mut self, der: &[u8]) -> Result<Self, Refused> {
         if snp::Certificate::parse(der).is_ok() {
             self.amd = self.amd.with_test_root(der);
-            self.amd_roots.push(der.to_vec());
         } else if dcap::Certificate::parse(der).is_ok() {
             self.intel = self.intel.with_test_root(der);
-            self.intel_roots.push(der.to_vec());
         } else {
             return Err(Refused::Malformed {
                 what: "anchor",
@@ -122,11 +112,11 @@ pub fn verify(item: &Item, body: &[u8], chain: &[u8], anchors: &Anchors) -> Resu
     match item {
         Item::Vcek { product, hwid, tcb } => amd::vcek(*product, hwid, *tcb, body, chain, &anchors.amd),
         Item::VekChain { product, kind } => amd::chain(*product, *kind, body, &anchors.amd),
-        Item::VekCrl { product, .. } => amd::crl(*product, body, &anchors.amd, &anchors.amd_roots),
+        Item::VekCrl { product, .. } => amd::crl(*product, body, &anchors.amd),
         Item::TcbInfo { tee, fmspc, .. } => intel::tcb_info(*tee, *fmspc, body, chain, &anchors.intel),
         Item::QeIdentity { tee, .. } => intel::qe_identity(*tee, body, chain, &anchors.intel),
         Item::PckCrl(ca) => intel::pck_crl(*ca, body, chain, &anchors.intel),
-        Item::RootCrl => intel::root_crl(body, &anchors.intel, &anchors.intel_roots),
+        Item::RootCrl => intel::root_crl(body, &anchors.intel),
     }
 }
 

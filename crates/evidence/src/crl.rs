@@ -9,6 +9,8 @@ use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::Time;
 
+use crate::x509::X509;
+
 /// Longest list that is read, in bytes.
 const MAX_CRL: usize = 4 * 1024 * 1024;
 const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
@@ -38,18 +40,16 @@ pub enum CrlError {
     Critical(String),
 }
 
-/// A revocation list whose signature is still to be checked.
+/// A revocation list of any vendor's, whose signature is still to be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct List {
+pub struct List {
     /// What is signed.
     pub(crate) tbs: Vec<u8>,
     pub(crate) signature: Vec<u8>,
     /// Name of the issuer, DER.
     pub(crate) issuer: Vec<u8>,
-    /// When it was issued, in seconds since 1970.
-    pub(crate) this_update: u64,
-    /// When the next one comes at the latest, in seconds since 1970.
-    pub(crate) next_update: u64,
+    this_update: u64,
+    next_update: u64,
     /// Serial numbers, sorted.
     revoked: Vec<Vec<u8>>,
 }
@@ -91,14 +91,30 @@ impl List {
         })
     }
 
+    /// When it was issued, in seconds since 1970.
+    pub fn this_update(&self) -> u64 {
+        self.this_update
+    }
+
+    /// When the next one comes at the latest, in seconds since 1970.
+    pub fn next_update(&self) -> u64 {
+        self.next_update
+    }
+
     /// How many certificates it names.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.revoked.len()
     }
 
-    /// Whether it is of that issuer (DER), and names the serial number.
-    pub(crate) fn names(&self, issuer: &[u8], serial: &[u8]) -> bool {
-        self.issuer == issuer && self.revoked.binary_search_by(|found| found.as_slice().cmp(serial)).is_ok()
+    /// Whether it names none.
+    pub fn is_empty(&self) -> bool {
+        self.revoked.is_empty()
+    }
+
+    /// Whether the list is of the authority that issued the certificate, and names it.
+    pub fn revokes(&self, certificate: &X509) -> bool {
+        let serial = certificate.serial();
+        self.issuer == certificate.issuer && self.revoked.binary_search_by(|found| found.as_slice().cmp(serial)).is_ok()
     }
 }
 

@@ -10,6 +10,7 @@
 //! evidence: it is reported as the flag `debug-policy` and not as a failure.
 #![forbid(unsafe_code)]
 
+mod anchors;
 pub mod azure;
 mod bytes;
 mod checks;
@@ -24,8 +25,11 @@ mod strictness;
 pub mod time;
 pub mod tpm;
 mod verdict;
+mod x509;
 
-pub use crl::CrlError;
+pub use anchors::{Anchors, Root};
+pub use crl::{CrlError, List};
 pub use kind::Kind;
 pub use strictness::{Freshness, Missing, Options};
 pub use verdict::{Check, Decision, Outcome, Verdict};
+pub use x509::X509;

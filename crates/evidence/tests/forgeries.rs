@@ -176,6 +176,10 @@ const FORGED: &[(&str, &str, Change)] = &[
     ("an intermediate that is no authority", "vek-issuer", |f| f.ask.constrain(false, KeyUsages::KeyCertSign.into())),
     ("an intermediate that signs no certificates", "vek-issuer", |f| f.ask.constrain(true, KeyUsages::CRLSign.into())),
     ("an intermediate without constraints", "vek-issuer", |f| f.ask.extensions.clear()),
+    ("an intermediate with constraints twice", "vek-issuer", |f| {
+        let constraints = f.ask.extensions[0].clone();
+        f.ask.extensions.push(constraints);
+    }),
     ("a critical extension that is not known", "vek-issuer", |f| {
         f.vek.extensions.push(extension("1.3.6.1.4.1.3704.99", true, vec![5, 0]));
     }),

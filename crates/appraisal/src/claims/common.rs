@@ -1,6 +1,6 @@
 //! What all TEEs have in common.
 
-use belljar_evidence::{Verdict, dcap, snp};
+use belljar_evidence::Verdict;
 use serde_json::{Map, Value, json};
 
 /// Whose root the evidence ends in.
@@ -32,23 +32,13 @@ impl Root {
     }
 }
 
-impl From<Option<snp::Root>> for Root {
-    fn from(root: Option<snp::Root>) -> Self {
+impl From<Option<belljar_evidence::Root>> for Root {
+    fn from(root: Option<belljar_evidence::Root>) -> Self {
+        use belljar_evidence::Root as Found;
         match root {
-            Some(snp::Root::Amd) => Self::Hardware,
-            Some(snp::Root::Software) => Self::Software,
-            Some(snp::Root::Test) => Self::Test,
-            None => Self::None,
-        }
-    }
-}
-
-impl From<Option<dcap::Root>> for Root {
-    fn from(root: Option<dcap::Root>) -> Self {
-        match root {
-            Some(dcap::Root::Intel) => Self::Hardware,
-            Some(dcap::Root::Software) => Self::Software,
-            Some(dcap::Root::Test) => Self::Test,
+            Some(Found::Amd | Found::Intel) => Self::Hardware,
+            Some(Found::Software) => Self::Software,
+            Some(Found::Test) => Self::Test,
             None => Self::None,
         }
     }

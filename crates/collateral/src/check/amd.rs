@@ -30,7 +30,9 @@ impl Authority {
         };
         let parse = |der: &[u8]| Certificate::parse(der).map_err(|error| malformed(error.to_string()));
         let (signer, ark) = (parse(signer)?, parse(ark)?);
-        let root = root_name(&ark, anchors)
+        let root = anchors
+            .root(ark.der())
+            .map(root_name)
             .ok_or_else(|| Refused::Chain(format!("{} is not an anchor", ark.subject_name())))?;
         if !ark.names_issuer(&ark) || !ark.is_signed_by(&ark) {
             return Err(Refused::Chain(format!("{} is not self-signed", ark.subject_name())));
@@ -115,18 +117,17 @@ pub(super) fn vcek(
     })
 }
 
-pub(super) fn crl(product: Product, body: &[u8], anchors: &Anchors, roots: &[Vec<u8>]) -> Result<Facts, Refused> {
+pub(super) fn crl(product: Product, body: &[u8], anchors: &Anchors) -> Result<Facts, Refused> {
     let list =
         Crl::parse(body).map_err(|error| Refused::Malformed { what: "revocation list", why: error.to_string() })?;
-    let ark = roots
-        .iter()
-        .filter_map(|der| Certificate::parse(der).ok())
-        .find(|root| list.is_signed_by(root))
+    let (ark, root) = anchors
+        .certificates()
+        .find(|(anchor, _)| list.is_signed_by(anchor))
         .ok_or_else(|| Refused::Signature("no trusted root signed it".to_owned()))?;
     same("authority", &format!("ARK-{}", product.name()), ark.subject_name())?;
     Ok(Facts {
         issuer: ark.subject_name().to_owned(),
-        root: root_name(&ark, anchors).unwrap_or("test"),
+        root: root_name(root),
         issued: list.this_update(),
         next_update: list.next_update(),
         expires: ark.not_after(),
@@ -134,8 +135,8 @@ pub(super) fn crl(product: Product, body: &[u8], anchors: &Anchors, roots: &[Vec
     })
 }
 
-fn root_name(ark: &Certificate, anchors: &Anchors) -> Option<&'static str> {
-    anchors.root(ark.der()).map(|root| if root == Root::Amd { "amd" } else { "test" })
+fn root_name(root: Root) -> &'static str {
+    if root.is_software() { "test" } else { "amd" }
 }
 
 pub(super) fn builtin(product: Product) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use belljar_evidence::Verdict;
 use belljar_evidence::dcap::{
-    Anchors, Certificate, Chain, Collateral, Crl, Options, Published, QeIdentity, Root, TcbInfo, verify_collateral,
+    Anchors, Chain, Collateral, Crl, Options, Published, QeIdentity, TcbInfo, verify_collateral,
 };
 
 use super::{Refused, same};
@@ -47,16 +47,15 @@ pub(super) fn pck_crl(ca: PckCa, body: &[u8], chain: &[u8], anchors: &Anchors) -
     Ok(facts)
 }
 
-pub(super) fn root_crl(body: &[u8], anchors: &Anchors, roots: &[Vec<u8>]) -> Result<Facts, Refused> {
+pub(super) fn root_crl(body: &[u8], anchors: &Anchors) -> Result<Facts, Refused> {
     let list = Crl::parse(body).map_err(|error| malformed("revocation list", error))?;
-    let signer = roots
-        .iter()
-        .filter_map(|der| Certificate::parse(der).ok())
-        .find(|root| list.is_signed_by(root))
+    let (signer, root) = anchors
+        .certificates()
+        .find(|(anchor, _)| list.is_signed_by(anchor))
         .ok_or_else(|| Refused::Signature("no trusted root signed it".to_owned()))?;
     Ok(Facts {
         issuer: signer.subject_name().to_owned(),
-        root: if anchors.root(signer.der()) == Some(Root::Intel) { "intel" } else { "test" },
+        root: if root.is_software() { "test" } else { "intel" },
         issued: list.this_update(),
         next_update: list.next_update(),
         expires: signer.not_after(),

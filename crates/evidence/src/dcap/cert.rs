@@ -1,17 +1,17 @@
 //! X.509 certificates as Intel issues them: P-256 throughout, signed with ECDSA and SHA-256.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::ext::pkix::KeyUsage;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use super::anchors::{Anchors, Root};
-use crate::crl::signed_parts;
+use super::anchors::Anchors;
+use crate::anchors::{Profile, Root};
 use crate::pem::{self, PemError};
-use crate::time::rfc3339;
+use crate::x509::{Fault, X509};
 
 /// Longest chain that is read, in bytes; real ones have 3700.
 const MAX_CHAIN: usize = 32 * 1024;
@@ -21,9 +21,6 @@ const MAX_CERTIFICATES: usize = 8;
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 
 /// Why bytes are not a certificate of Intel's profile.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +41,16 @@ pub enum CertError {
     /// An extension that is there twice.
     #[error("certificate has the extension {0} twice: refuse it")]
     Twice(String),
+}
+
+impl From<Fault> for CertError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Der(why) => Self::Der(why),
+            Fault::Algorithm(_) => Self::Algorithm,
+            Fault::Twice(oid) => Self::Twice(oid),
+        }
+    }
 }
 
 /// Why bytes are not a chain of certificates.
@@ -67,26 +74,27 @@ pub enum ChainError {
     Certificate(usize, CertError),
 }
 
-/// One certificate, with what a chain needs to know of it.
+/// One certificate of Intel's profile.
 #[derive(Debug)]
 pub struct Certificate {
-    der: Vec<u8>,
-    tbs: Vec<u8>,
-    signature: Vec<u8>,
-    issuer: Vec<u8>,
-    subject: Vec<u8>,
-    subject_name: String,
-    serial: Vec<u8>,
-    not_before: u64,
-    not_after: u64,
+    x509: X509,
     point: Vec<u8>,
     /// Made when it is first used: that costs as much as reading the rest.
     key: OnceLock<Option<ParsedPublicKey>>,
-    /// Path length, `None` inside for no limit; outer `None` when it is no authority.
-    authority: Option<Option<u8>>,
-    signs_certificates: bool,
-    signs_lists: bool,
-    extensions: Vec<(ObjectIdentifier, Vec<u8>)>,
+}
+
+impl Deref for Certificate {
+    type Target = X509;
+
+    fn deref(&self) -> &X509 {
+        &self.x509
+    }
+}
+
+impl Profile for Certificate {
+    fn read(der: &[u8]) -> Option<Self> {
+        Self::parse(der).ok()
+    }
 }
 
 impl Certificate {
@@ -95,87 +103,22 @@ impl Certificate {
     /// # Errors
     /// Any [`CertError`].
     pub fn parse(der: &[u8]) -> Result<Self, CertError> {
-        let malformed = |error: x509_cert::der::Error| CertError::Der(error.to_string());
-        let (tbs, algorithm, signature) = signed_parts(der).map_err(malformed)?;
-        let parsed = x509_cert::TbsCertificate::from_der(tbs).map_err(malformed)?;
-        if parsed.signature != algorithm || algorithm.oid != ECDSA_WITH_SHA256 || algorithm.parameters.is_some() {
+        let (x509, spki) = X509::read(der)?;
+        if !is_ecdsa_sha256(&x509.algorithm) {
             return Err(CertError::Algorithm);
         }
-        // Without a key usage, the key may do everything (RFC 5280 §6.1.4 (n) and §6.3.3 (f)).
-        let (mut authority, mut signs_certificates, mut signs_lists) = (None, true, true);
-        let mut extensions: Vec<(ObjectIdentifier, Vec<u8>)> = Vec::new();
-        for extension in parsed.extensions.iter().flatten() {
-            let value = extension.extn_value.as_bytes();
-            if extensions.iter().any(|(oid, _)| *oid == extension.extn_id) {
-                return Err(CertError::Twice(extension.extn_id.to_string()));
-            }
-            match extension.extn_id {
-                BASIC_CONSTRAINTS => {
-                    let constraints = BasicConstraints::from_der(value).map_err(malformed)?;
-                    authority = constraints.ca.then_some(constraints.path_len_constraint);
-                }
-                KEY_USAGE => {
-                    let usage = KeyUsage::from_der(value).map_err(malformed)?;
-                    (signs_certificates, signs_lists) = (usage.key_cert_sign(), usage.crl_sign());
-                }
-                other if extension.critical => return Err(CertError::Critical(other.to_string())),
-                _ => {}
-            }
-            extensions.push((extension.extn_id, value.to_vec()));
+        if let Some(oid) = x509.twice() {
+            return Err(CertError::Twice(oid.to_string()));
         }
-        let spki = &parsed.subject_public_key_info;
+        if let Some(oid) = x509.unknown_critical(&[]) {
+            return Err(CertError::Critical(oid.to_string()));
+        }
         let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
         let point = spki.subject_public_key.as_bytes().ok_or(CertError::Key)?;
         if spki.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP256R1) || point.len() != 65 {
             return Err(CertError::Key);
         }
-        Ok(Self {
-            der: der.to_vec(),
-            tbs: tbs.to_vec(),
-            signature: signature.to_vec(),
-            issuer: parsed.issuer.to_der().map_err(malformed)?,
-            subject: parsed.subject.to_der().map_err(malformed)?,
-            subject_name: common_name(&parsed.subject),
-            serial: parsed.serial_number.as_bytes().to_vec(),
-            not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
-            not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
-            point: point.to_vec(),
-            key: OnceLock::new(),
-            authority,
-            signs_certificates,
-            signs_lists,
-            extensions,
-        })
-    }
-
-    /// The certificate as it was read.
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-
-    /// Common name of the subject.
-    pub fn subject_name(&self) -> &str {
-        &self.subject_name
-    }
-
-    /// Serial number, most significant byte first.
-    pub fn serial(&self) -> &[u8] {
-        &self.serial
-    }
-
-    /// First second at which the certificate is valid, in seconds since 1970.
-    pub fn not_before(&self) -> u64 {
-        self.not_before
-    }
-
-    /// Last second at which the certificate is valid, in seconds since 1970.
-    pub fn not_after(&self) -> u64 {
-        self.not_after
-    }
-
-    /// When it is valid, for a person.
-    pub(crate) fn window_in_words(&self) -> String {
-        format!("{} is valid from {} to {}", self.subject_name, rfc3339(self.not_before), rfc3339(self.not_after))
+        Ok(Self { x509, point: point.to_vec(), key: OnceLock::new() })
     }
 
     /// Uncompressed point of the key, 65 bytes.
@@ -183,16 +126,8 @@ impl Certificate {
         &self.point
     }
 
-    pub(super) fn issuer(&self) -> &[u8] {
-        &self.issuer
-    }
-
-    pub(super) fn subject(&self) -> &[u8] {
-        &self.subject
-    }
-
     pub(super) fn extension(&self, oid: ObjectIdentifier) -> Option<&[u8]> {
-        self.extensions.iter().find(|(name, _)| *name == oid).map(|(_, value)| value.as_slice())
+        self.extensions(oid).next()
     }
 
     /// Whether this key signed the bytes; the signature is DER.
@@ -208,15 +143,18 @@ impl Certificate {
 
     /// Whether this authority may sign revocation lists.
     pub(super) fn signs_lists(&self) -> bool {
-        self.authority.is_some() && self.signs_lists
+        self.authority.is_some() && self.allows(KeyUsage::crl_sign)
+    }
+
+    /// Without a key usage, the key may do everything (RFC 5280 §6.1.4 (n) and §6.3.3 (f)).
+    fn allows(&self, use_: fn(&KeyUsage) -> bool) -> bool {
+        self.usage.as_ref().is_none_or(use_)
     }
 
     /// Whether this certificate issued and signed the other one, with `below` authorities between that and a leaf.
     fn issued(&self, other: &Self, below: usize) -> bool {
-        let allowed = match self.authority {
-            Some(limit) => self.signs_certificates && limit.is_none_or(|limit| below <= usize::from(limit)),
-            None => false,
-        };
+        let within = self.authority.is_some_and(|limit| limit.is_none_or(|limit| below <= usize::from(limit)));
+        let allowed = within && self.allows(KeyUsage::key_cert_sign);
         allowed && other.issuer == self.subject && self.signed(&other.tbs, &other.signature)
     }
 }
@@ -280,13 +218,13 @@ impl Chain {
 
     /// First and last second at which all of them are valid, in seconds since 1970.
     pub fn window(&self) -> Option<(u64, u64)> {
-        let from = self.certificates().map(Certificate::not_before).max()?;
-        Some((from, self.certificates().map(Certificate::not_after).min()?))
+        let from = self.certificates().map(|one| one.not_before()).max()?;
+        Some((from, self.certificates().map(|one| one.not_after()).min()?))
     }
 
     /// The certificate that is not valid at that time.
     pub fn outside(&self, at: u64) -> Option<&Certificate> {
-        self.certificates().find(|one| at < one.not_before || at > one.not_after)
+        self.certificates().find(|one| !one.is_valid_at(at))
     }
 
     /// Follows the chain from the leaf to an anchor, which becomes its last certificate where the chain leaves it out.
@@ -298,11 +236,11 @@ impl Chain {
             if let [subject, issuer] = pair
                 && !issuer.issued(subject, below)
             {
-                return Err(format!("{} did not issue and sign {}", issuer.subject_name, subject.subject_name));
+                return Err(format!("{} did not issue and sign {}", issuer.subject_name(), subject.subject_name()));
             }
         }
         let last = self.certificates.last().ok_or("the chain is empty")?;
-        if let Some(root) = anchors.root(&last.der) {
+        if let Some(root) = anchors.root(last.der()) {
             return Ok(root);
         }
         let below = self.certificates.len().saturating_sub(1);
@@ -310,7 +248,7 @@ impl Chain {
             last.issuer != last.subject && anchor.subject == last.issuer && anchor.issued(last, below)
         });
         let (anchor, root) =
-            by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name))?;
+            by_name.ok_or_else(|| format!("{} is no anchor and was issued by none", last.subject_name()))?;
         self.certificates.push(Arc::clone(anchor));
         Ok(root)
     }
@@ -333,9 +271,4 @@ fn pem_blocks(text: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
         PemError::Count(most) => ChainError::Count(most.saturating_add(1)),
         PemError::Pem(why) => ChainError::Pem(why),
     })
-}
-
-fn common_name(name: &x509_cert::name::Name) -> String {
-    let values = name.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
-    values.map(|attribute| String::from_utf8_lossy(attribute.value.value())).collect::<Vec<_>>().join("+")
 }

@@ -4,10 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::signature::ParsedPublicKey;
 
-use super::anchors::{Anchors, Root};
+use super::anchors::Anchors;
 use super::cert::{Certificate, Chain};
 use super::crl::Crl;
 use super::json::{QeIdentity, Signed, TcbInfo};
+use crate::anchors::Root;
 
 /// Common name of the certificate that signs TCB info and identities.
 const TCB_SIGNING: &str = "Intel SGX TCB Signing";

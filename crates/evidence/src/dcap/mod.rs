@@ -23,7 +23,7 @@ mod quote;
 mod tcb;
 mod verify;
 
-pub use anchors::{Anchors, INTEL_ROOT, Root};
+pub use anchors::{Anchors, INTEL_ROOT};
 pub use body::{EnclaveReport, TdExtension, TdReport};
 pub use cert::{CertError, Certificate, Chain, ChainError};
 pub use collateral::Collateral;
@@ -35,4 +35,5 @@ pub use quote::{Body, CertificationData, MAX_QUOTE, Quote, QuoteError};
 pub use tcb::{Status, Tcb};
 pub use verify::{Facts, Fields, PCK_CHAIN, Verifier, verify};
 
+pub use crate::anchors::Root;
 pub use crate::strictness::{Freshness, Missing, Options};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::anchors::{Anchors, Root};
+use super::anchors::Anchors;
 use super::body::{EnclaveReport, TdReport};
 use super::cert::{Certificate, Chain};
 use super::collateral::{Collateral, Document, Item, Prepared};
@@ -11,6 +11,7 @@ use super::json::QeIdentity;
 use super::quote::{Body, Quote};
 use super::tcb::{self, Status, Tcb};
 use super::verify::PckChain;
+use crate::anchors::Root;
 use crate::checks::Checks;
 use crate::strictness::{Freshness, Missing, Options};
 use crate::time::rfc3339;
@@ -110,17 +111,12 @@ pub fn verify_collateral(collateral: &Collateral, anchors: &Anchors, at: u64, op
         valid_from,
         valid_to,
     };
-    let roots = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref(), by_authority.as_ref()];
-    let mut roots = roots.into_iter().flatten().filter_map(|signed| signed.as_ref().ok());
+    let signers = [prepared.tcb_info.signed.as_ref(), prepared.qe_identity.signed.as_ref(), by_authority.as_ref()];
+    let roots = signers.into_iter().flatten().filter_map(|signed| signed.as_ref().ok());
     let of_list = prepared.root_crl_signer.as_ref().map(|(_, root)| root);
     // One part that is not Intel's is enough.
-    let other = roots.find(|root| **root != Root::Intel).or(of_list);
-    let (software, flag) = match other {
-        Some(Root::Software) => (true, Some("software-tee")),
-        Some(Root::Test) => (true, Some("test-root")),
-        _ => (false, None),
-    };
-    checks.into_verdict(software, flag.map(str::to_owned).into_iter().collect(), facts)
+    let flag = roots.chain(of_list).find_map(|root| root.flag());
+    checks.into_verdict(flag.is_some(), flag.map(str::to_owned).into_iter().collect(), facts)
 }
 
 /// Whose root the authority of the PCK's revocation list leads to, when it signed that; why not, in words. `None` where

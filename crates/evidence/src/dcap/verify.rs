@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::anchors::{Anchors, Root};
+use super::anchors::Anchors;
 use super::cert::Chain;
 use super::collateral::{Collateral, Prepared};
 use super::json::TcbInfo;
@@ -16,6 +16,7 @@ use super::pck::Pck;
 use super::platform;
 use super::quote::{Body, Quote};
 use super::tcb::{Status, Tcb};
+use crate::anchors::Root;
 use crate::checks::Checks;
 use crate::strictness::{Freshness, Options};
 use crate::time::rfc3339;
@@ -174,7 +175,7 @@ impl Verifier {
         let fields = quote.map(|quote| Fields { quote, pck: pck.cloned() });
         let (valid_from, valid_to) = found.window.unzip();
         let facts = Facts { fields, tcb: found.tcb, freshness: found.freshness, root, valid_from, valid_to };
-        checks.into_verdict(matches!(root, Some(Root::Software | Root::Test)), flags, facts)
+        checks.into_verdict(root.is_some_and(Root::is_software), flags, facts)
     }
 
     fn pck_chain(&self, quote: Option<&Quote>, beside: Option<&[u8]>) -> Given {
@@ -334,12 +335,7 @@ fn of_chain(checks: &mut Checks, chain: Result<&PckChain, &str>, at: u64) {
 }
 
 fn flags(quote: Option<&Quote>, root: Option<Root>, tcb: Option<&Tcb>) -> Vec<String> {
-    let mut flags = Vec::new();
-    match root {
-        Some(Root::Software) => flags.push("software-tee".to_owned()),
-        Some(Root::Test) => flags.push("test-root".to_owned()),
-        Some(Root::Intel) | None => {}
-    }
+    let mut flags: Vec<String> = root.and_then(Root::flag).map(str::to_owned).into_iter().collect();
     match quote.map(|quote| &quote.body) {
         Some(Body::Td(report)) => {
             let facts = [("td-debug", report.debug()), ("td-migratable", report.migratable())];

@@ -1,4 +1,7 @@
-//! Trust anchors: AMD's root keys, compiled in, and whatever root the caller adds.
+//! Trust anchors: AMD's root keys, compiled in.
+
+use super::cert::Certificate;
+use crate::anchors::Root;
 
 /// AMD's certificates as its key distribution service publishes them, DER.
 pub mod builtin {
@@ -38,69 +41,13 @@ pub mod builtin {
     ];
 }
 
-/// Whose root a chain ends in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Root {
-    /// AMD's, compiled in.
-    Amd,
-    /// That of a software TEE, added by the caller: protects nothing.
-    Software,
-    /// A root for tests, added by the caller.
-    Test,
-}
-
 /// The roots that a verification trusts.
-#[derive(Clone, Debug)]
-pub struct Anchors {
-    roots: Vec<(Vec<u8>, Root)>,
-}
+pub type Anchors = crate::anchors::Anchors<Certificate>;
 
 impl Anchors {
     /// AMD's roots alone: what production trusts.
     pub fn amd() -> Self {
-        Self { roots: builtin::AMD.iter().map(|authority| (authority.ark.to_vec(), Root::Amd)).collect() }
-    }
-
-    /// No root at all.
-    pub fn none() -> Self {
-        Self { roots: Vec::new() }
-    }
-
-    /// That root alone: one of AMD's stays AMD's, any other is a root for tests.
-    pub fn only(der: &[u8]) -> Self {
-        let mut anchors = Self::amd();
-        anchors.roots.retain(|(root, _)| root == der);
-        anchors.with_test_root(der)
-    }
-
-    /// Trusts the root of a software TEE, too; verdicts under it have `software` and the flag `software-tee`.
-    #[must_use]
-    pub fn with_software_root(self, der: &[u8]) -> Self {
-        self.with(der, Root::Software)
-    }
-
-    /// Trusts a root for tests, too; verdicts under it have `software` and the flag `test-root`.
-    #[must_use]
-    pub fn with_test_root(self, der: &[u8]) -> Self {
-        self.with(der, Root::Test)
-    }
-
-    /// Whose root this certificate is; `None` when it is not trusted.
-    pub fn root(&self, der: &[u8]) -> Option<Root> {
-        self.roots.iter().find(|(anchor, _)| anchor == der).map(|(_, root)| *root)
-    }
-
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &[u8]> {
-        self.roots.iter().map(|(der, _)| der.as_slice())
-    }
-
-    fn with(mut self, der: &[u8], root: Root) -> Self {
-        // An anchor of AMD stays one, whatever the caller calls it.
-        if self.root(der).is_none() {
-            self.roots.push((der.to_vec(), root));
-        }
-        self
+        builtin::AMD.iter().fold(Self::none(), |anchors, authority| anchors.with(authority.ark, Root::Amd))
     }
 }
 
@@ -145,16 +92,5 @@ mod tests {
                 assert_eq!(hex::encode(digest), pin, "{product}");
             }
         }
-    }
-
-    #[test]
-    fn a_vendor_root_added_as_software_stays_the_vendors() {
-        let ark = builtin::AMD[0].ark;
-        assert_eq!(Anchors::amd().with_software_root(ark).root(ark), Some(Root::Amd));
-        assert_eq!(Anchors::none().with_software_root(ark).root(ark), Some(Root::Software));
-        assert_eq!(Anchors::none().root(ark), None);
-        let only = Anchors::only(ark);
-        assert_eq!((only.root(ark), only.root(builtin::AMD[1].ark)), (Some(Root::Amd), None));
-        assert_eq!(Anchors::only(b"another").root(b"another"), Some(Root::Test));
     }
 }

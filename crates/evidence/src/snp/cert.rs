@@ -1,25 +1,22 @@
 //! X.509 certificates as AMD issues them: RSA-4096 authorities that sign with RSASSA-PSS, and P-384 endorsement keys.
 
+use std::ops::Deref;
+
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use x509_cert::der::asn1::{BitStringRef, Ia5StringRef, ObjectIdentifier, UintRef};
+use x509_cert::der::asn1::{Ia5StringRef, ObjectIdentifier, UintRef};
 use x509_cert::der::{Decode, Encode, Reader, SliceReader};
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::ext::pkix::KeyUsage;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::report::{Layout, Tcb};
-use crate::time::rfc3339;
-
-/// Longest certificate that is read, in bytes; AMD's have about 1700.
-const MAX_CERTIFICATE: usize = 16 * 1024;
+use crate::anchors::Profile;
+use crate::x509::{Fault, MAX_CERTIFICATE, X509};
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 
 /// AMD 57230, "VCEK certificate format": extensions of an endorsement key certificate.
 const STRUCT_VERSION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.1");
@@ -84,6 +81,16 @@ pub enum CertError {
     },
 }
 
+impl From<Fault> for CertError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Der(why) => Self::Der(why),
+            Fault::Algorithm(_) => Self::Algorithm,
+            Fault::Twice(oid) => Self::Der(format!("it has the extension {oid} twice")),
+        }
+    }
+}
+
 /// A public key of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
@@ -93,23 +100,25 @@ enum Key {
     P384(Vec<u8>),
 }
 
-/// One certificate, with what a chain needs to know of it.
+/// One certificate of AMD's profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    der: Vec<u8>,
-    tbs: Vec<u8>,
-    signature: Vec<u8>,
-    issuer: Vec<u8>,
-    subject: Vec<u8>,
-    issuer_name: String,
-    subject_name: String,
-    serial: Vec<u8>,
-    not_before: u64,
-    not_after: u64,
+    x509: X509,
     key: Key,
-    may_sign: bool,
-    signs_lists: bool,
-    extensions: Vec<(ObjectIdentifier, Vec<u8>)>,
+}
+
+impl Deref for Certificate {
+    type Target = X509;
+
+    fn deref(&self) -> &X509 {
+        &self.x509
+    }
+}
+
+impl Profile for Certificate {
+    fn read(der: &[u8]) -> Option<Self> {
+        Self::parse(der).ok()
+    }
 }
 
 impl Certificate {
@@ -121,90 +130,15 @@ impl Certificate {
         if der.len() > MAX_CERTIFICATE {
             return Err(CertError::Length { found: der.len() });
         }
-        let malformed = |error: x509_cert::der::Error| CertError::Der(error.to_string());
-        // The signature covers the bytes as they came, so they are cut out and never encoded again.
-        let mut reader = SliceReader::new(der).map_err(malformed)?;
-        let (tbs, outer_algorithm, signature) = reader
-            .sequence(|sequence| {
-                let tbs = sequence.tlv_bytes()?;
-                let algorithm = AlgorithmIdentifierOwned::decode(sequence)?;
-                let signature = BitStringRef::decode(sequence)?;
-                Ok((tbs, algorithm, signature.as_bytes()))
-            })
-            .and_then(|parts| reader.finish(parts))
-            .map_err(malformed)?;
-        let parsed = x509_cert::TbsCertificate::from_der(tbs).map_err(malformed)?;
-        let signature = signature.ok_or(CertError::Algorithm)?;
-        if parsed.signature != outer_algorithm || !is_pss_sha384(&outer_algorithm).map_err(malformed)? {
+        let (x509, spki) = X509::read(der)?;
+        let is_right = is_pss_sha384(&x509.algorithm).map_err(|error| CertError::Der(error.to_string()))?;
+        if !is_right || x509.signature.is_empty() {
             return Err(CertError::Algorithm);
         }
-
-        let mut extensions = Vec::new();
-        let (mut is_authority, mut signs_certificates, mut signs_lists) = (false, false, false);
-        for extension in parsed.extensions.iter().flatten() {
-            let value = extension.extn_value.as_bytes();
-            match extension.extn_id {
-                BASIC_CONSTRAINTS => is_authority = BasicConstraints::from_der(value).map_err(malformed)?.ca,
-                KEY_USAGE => {
-                    let usage = KeyUsage::from_der(value).map_err(malformed)?;
-                    (signs_certificates, signs_lists) = (usage.key_cert_sign(), usage.crl_sign());
-                }
-                other if extension.critical => return Err(CertError::Critical(other.to_string())),
-                other => extensions.push((other, value.to_vec())),
-            }
+        if let Some(oid) = x509.unknown_critical(&[]) {
+            return Err(CertError::Critical(oid.to_string()));
         }
-        let spki = &parsed.subject_public_key_info;
-        Ok(Self {
-            der: der.to_vec(),
-            tbs: tbs.to_vec(),
-            signature: signature.to_vec(),
-            issuer: parsed.issuer.to_der().map_err(malformed)?,
-            subject: parsed.subject.to_der().map_err(malformed)?,
-            issuer_name: common_name(&parsed.issuer),
-            subject_name: common_name(&parsed.subject),
-            serial: parsed.serial_number.as_bytes().to_vec(),
-            not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
-            not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
-            key: key(&spki.algorithm, spki.subject_public_key.as_bytes())?,
-            may_sign: is_authority && signs_certificates,
-            signs_lists: is_authority && signs_lists,
-            extensions,
-        })
-    }
-
-    /// The certificate as it was read.
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-
-    /// Common name of the subject.
-    pub fn subject_name(&self) -> &str {
-        &self.subject_name
-    }
-
-    /// Common name of the issuer.
-    pub fn issuer_name(&self) -> &str {
-        &self.issuer_name
-    }
-
-    /// Serial number, most significant byte first.
-    pub fn serial(&self) -> &[u8] {
-        &self.serial
-    }
-
-    /// First second at which the certificate is valid, in seconds since 1970.
-    pub fn not_before(&self) -> u64 {
-        self.not_before
-    }
-
-    /// Last second at which the certificate is valid, in seconds since 1970.
-    pub fn not_after(&self) -> u64 {
-        self.not_after
-    }
-
-    /// When it is valid, for a person.
-    pub(crate) fn window_in_words(&self) -> String {
-        format!("{} is valid from {} to {}", self.subject_name, rfc3339(self.not_before), rfc3339(self.not_after))
+        Ok(Self { x509, key: key(&spki.algorithm, spki.subject_public_key.as_bytes())? })
     }
 
     /// Uncompressed point of a P-384 key; `None` for an authority.
@@ -222,34 +156,23 @@ impl Certificate {
 
     /// Whether the other certificate is an authority and its key signed this one.
     pub fn is_signed_by(&self, issuer: &Self) -> bool {
-        match &issuer.key {
-            Key::Rsa4096(key) if issuer.may_sign => {
-                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(&self.tbs, &self.signature).is_ok()
-            }
-            _ => false,
-        }
-    }
-
-    pub(super) fn issuer(&self) -> &[u8] {
-        &self.issuer
-    }
-
-    pub(super) fn subject(&self) -> &[u8] {
-        &self.subject
+        issuer.signed(KeyUsage::key_cert_sign, &self.tbs, &self.signature)
     }
 
     /// Whether this authority may sign revocation lists, and signed these bytes.
     pub(super) fn signed_list(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        match &self.key {
-            Key::Rsa4096(key) if self.signs_lists => {
-                UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(bytes, signature).is_ok()
-            }
-            _ => false,
-        }
+        self.signed(KeyUsage::crl_sign, bytes, signature)
+    }
+
+    /// Whether this is an authority whose key usage is there and allows it, and signed these bytes.
+    fn signed(&self, allows: fn(&KeyUsage) -> bool, bytes: &[u8], signature: &[u8]) -> bool {
+        let Key::Rsa4096(key) = &self.key else { return false };
+        let may = self.authority.is_some() && self.usage.as_ref().is_some_and(allows);
+        may && UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(bytes, signature).is_ok()
     }
 
     fn extension(&self, oid: ObjectIdentifier, name: &'static str) -> Result<Option<&[u8]>, CertError> {
-        let mut found = self.extensions.iter().filter(|(id, _)| *id == oid).map(|(_, value)| value.as_slice());
+        let mut found = self.extensions(oid);
         match (found.next(), found.next()) {
             (value, None) => Ok(value),
             _ => Err(CertError::Extension(name)),
@@ -425,9 +348,4 @@ fn unwrapped(id: &[u8]) -> &[u8] {
 /// A DER INTEGER from 0 to 255.
 fn small(value: &[u8], name: &'static str) -> Result<u8, CertError> {
     u8::from_der(value).map_err(|_| CertError::Extension(name))
-}
-
-fn common_name(name: &x509_cert::name::Name) -> String {
-    let values = name.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
-    values.map(|attribute| String::from_utf8_lossy(attribute.value.value())).collect::<Vec<_>>().join("+")
 }

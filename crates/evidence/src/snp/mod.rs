@@ -17,7 +17,7 @@ mod id_block;
 mod report;
 mod verify;
 
-pub use anchors::{Anchors, Root, builtin};
+pub use anchors::{Anchors, builtin};
 pub use cert::{CertError, Certificate, Vek, VekKind};
 pub use cert_table::{CertKind, CertTable, CertTableError};
 pub use crl::Crl;
@@ -27,4 +27,5 @@ pub use report::{
 };
 pub use verify::{Chain, Facts, Verifier, verify};
 
+pub use crate::anchors::Root;
 pub use crate::strictness::{Freshness, Missing, Options};

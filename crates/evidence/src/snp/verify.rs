@@ -7,11 +7,12 @@ use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use serde::Serialize;
 
-use super::anchors::{Anchors, Root, builtin};
+use super::anchors::{Anchors, builtin};
 use super::cert::{CertError, Certificate, Vek, VekKind};
 use super::cert_table::{CertKind, CertTable};
 use super::crl::Listed;
 use super::report::{REPORT_LEN, Report, SigningKey};
+use crate::anchors::Root;
 use crate::checks::Checks;
 use crate::strictness::{Freshness, Options};
 use crate::time::rfc3339;
@@ -171,7 +172,7 @@ fn judge(report: &[u8], given: &Given, anchors: &Anchors, at: u64, options: &Opt
         report.read_tcbs_as(vek.tcb.layout);
     }
 
-    let software = matches!(root, Some(Root::Software | Root::Test));
+    let software = root.is_some_and(Root::is_software);
     let flags = flags(parsed.as_ref(), root);
     checks.into_verdict(software, flags, Facts { report: parsed, vek, root, freshness, valid_from, valid_to })
 }
@@ -214,10 +215,14 @@ impl Given {
         let ask = if !chain.ask.is_empty() {
             parse(&chain.ask)
         } else {
-            find(vek.as_ref().ok(), builtin::AMD.iter().flat_map(|authority| [authority.ask, authority.asvk]))
+            let known = builtin::AMD.iter().flat_map(|authority| [authority.ask, authority.asvk]);
+            find(vek.as_ref().ok(), known.filter_map(|der| Certificate::parse(der).ok()).map(Arc::new))
         };
-        let ark =
-            if !chain.ark.is_empty() { parse(&chain.ark) } else { find(ask.as_ref().ok(), anchors.certificates()) };
+        let ark = if !chain.ark.is_empty() {
+            parse(&chain.ark)
+        } else {
+            find(ask.as_ref().ok(), anchors.certificates().map(|(root, _)| Arc::clone(root)))
+        };
         let signed = |subject: &Slot<Certificate>, issuer: &Slot<Certificate>| match (subject, issuer) {
             (Ok(subject), Ok(issuer)) => subject.names_issuer(issuer) && subject.is_signed_by(issuer),
             _ => false,
@@ -244,13 +249,13 @@ impl Given {
 }
 
 /// The certificate among the candidates that another one names as its issuer.
-fn find<'a>(subject: Option<&Certificate>, candidates: impl Iterator<Item = &'a [u8]>) -> Slot<Certificate> {
+fn find(subject: Option<&Certificate>, mut candidates: impl Iterator<Item = Arc<Certificate>>) -> Slot<Certificate> {
     let Some(subject) = subject else {
         return Err(Absent::Missing("not given, and nothing names it".to_owned()));
     };
     candidates
-        .filter_map(|der| Certificate::parse(der).ok())
         .find(|candidate| subject.names_issuer(candidate))
+        .map(Arc::unwrap_or_clone)
         .ok_or_else(|| Absent::Missing(format!("no certificate of {} was given, none is known", subject.issuer_name())))
 }
 
@@ -364,7 +369,7 @@ impl Checks {
         let all = [vek, ask, ark];
         let from = all.iter().map(|certificate| certificate.not_before()).max()?;
         let to = all.iter().map(|certificate| certificate.not_after()).min()?;
-        match all.iter().find(|one| at < one.not_before() || at > one.not_after()) {
+        match all.iter().find(|one| !one.is_valid_at(at)) {
             None => self.compare(NAME, expected, "they are", true),
             Some(one) => self.compare(NAME, expected, one.window_in_words(), false),
         }
@@ -482,10 +487,6 @@ fn flags(report: Option<&Report>, root: Option<Root>) -> Vec<String> {
             flags.push("vlek".to_owned());
         }
     }
-    match root {
-        Some(Root::Software) => flags.push("software-tee".to_owned()),
-        Some(Root::Test) => flags.push("test-root".to_owned()),
-        Some(Root::Amd) | None => {}
-    }
+    flags.extend(root.and_then(Root::flag).map(str::to_owned));
     flags
 }

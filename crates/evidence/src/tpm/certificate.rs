@@ -2,22 +2,22 @@
 //!
 //! TCG EK Credential Profile; RFC 5280. Names of the subjects decide nothing here: the key and its purpose do.
 
+use std::ops::Deref;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey,
 };
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Hash;
 use super::key::{KeyError, PublicKey};
 use super::signature::{Scheme, Signature};
-use crate::crl::signed_parts;
 use crate::time::rfc3339;
+use crate::x509::{Fault, MAX_CERTIFICATE, X509};
 
-/// Longest certificate that is read, in bytes.
-const MAX_CERTIFICATE: usize = 16 * 1024;
 /// Longest chain and longest list of anchors, in certificates.
 pub const MAX_CERTIFICATES: usize = 16;
 
@@ -25,8 +25,6 @@ const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11354
 const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
@@ -100,6 +98,16 @@ pub enum CertificateError {
     Anchor,
 }
 
+impl From<Fault> for CertificateError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Der(why) => Self::Der(why),
+            Fault::Algorithm(oid) => Self::Algorithm(oid),
+            Fault::Twice(oid) => Self::Twice(oid),
+        }
+    }
+}
+
 /// Why a certificate is not the issuer of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -162,7 +170,7 @@ pub fn verify(
     Ok(leaf.key.clone())
 }
 
-fn read(list: &[Vec<u8>]) -> Result<Vec<Certificate<'_>>, CertificateError> {
+fn read(list: &[Vec<u8>]) -> Result<Vec<Certificate>, CertificateError> {
     list.iter().map(|der| Certificate::parse(der)).collect()
 }
 
@@ -171,75 +179,51 @@ pub fn fuzz(data: &[u8]) {
     let _ = Certificate::parse(data);
 }
 
-/// One certificate, with what a chain needs to know of it.
-struct Certificate<'a> {
-    tbs: &'a [u8],
-    algorithm: ObjectIdentifier,
-    signature: &'a [u8],
-    issuer: Vec<u8>,
-    subject: Vec<u8>,
-    not_before: u64,
-    not_after: u64,
+/// One certificate of a TPM's key, or of an authority for them.
+struct Certificate {
+    x509: X509,
     key: PublicKey,
-    /// Path length, `None` inside for no limit; outer `None` when it is no authority.
-    authority: Option<Option<u8>>,
-    usage: Option<KeyUsage>,
     purposes: Option<Vec<ObjectIdentifier>>,
 }
 
-impl<'a> Certificate<'a> {
-    fn parse(der: &'a [u8]) -> Result<Self, CertificateError> {
+impl Deref for Certificate {
+    type Target = X509;
+
+    fn deref(&self) -> &X509 {
+        &self.x509
+    }
+}
+
+impl Certificate {
+    fn parse(der: &[u8]) -> Result<Self, CertificateError> {
         if der.len() > MAX_CERTIFICATE {
             return Err(CertificateError::Length(der.len()));
         }
         let malformed = |error: x509_cert::der::Error| CertificateError::Der(error.to_string());
-        let (tbs, algorithm, signature) = signed_parts(der).map_err(malformed)?;
-        let parsed = x509_cert::TbsCertificate::from_der(tbs).map_err(malformed)?;
-        if parsed.signature != algorithm || !is_known(&algorithm) {
-            return Err(CertificateError::Algorithm(algorithm.oid.to_string()));
+        let (x509, spki) = X509::read(der)?;
+        if !is_known(&x509.algorithm) {
+            return Err(CertificateError::Algorithm(x509.algorithm.oid.to_string()));
         }
-        let (mut authority, mut usage, mut purposes) = (None, None, None);
-        let mut seen: Vec<ObjectIdentifier> = Vec::new();
-        for extension in parsed.extensions.iter().flatten() {
-            let value = extension.extn_value.as_bytes();
-            if seen.contains(&extension.extn_id) {
-                return Err(CertificateError::Twice(extension.extn_id.to_string()));
-            }
-            seen.push(extension.extn_id);
-            match extension.extn_id {
-                BASIC_CONSTRAINTS => {
-                    let constraints = BasicConstraints::from_der(value).map_err(malformed)?;
-                    authority = constraints.ca.then_some(constraints.path_len_constraint);
-                }
-                KEY_USAGE => usage = Some(KeyUsage::from_der(value).map_err(malformed)?),
-                EXTENDED_KEY_USAGE => purposes = Some(ExtendedKeyUsage::from_der(value).map_err(malformed)?.0),
-                NAME_CONSTRAINTS => return Err(CertificateError::Critical(NAME_CONSTRAINTS.to_string())),
-                // The TPM's maker and model, and policies: any of them is taken, so that they decide nothing.
-                SUBJECT_ALT_NAME | CERTIFICATE_POLICIES => {}
-                other if extension.critical => return Err(CertificateError::Critical(other.to_string())),
-                _ => {}
-            }
+        if let Some(oid) = x509.twice() {
+            return Err(CertificateError::Twice(oid.to_string()));
         }
-        Ok(Self {
-            tbs,
-            algorithm: algorithm.oid,
-            signature,
-            issuer: parsed.issuer.to_der().map_err(malformed)?,
-            subject: parsed.subject.to_der().map_err(malformed)?,
-            not_before: parsed.validity.not_before.to_unix_duration().as_secs(),
-            not_after: parsed.validity.not_after.to_unix_duration().as_secs(),
-            key: PublicKey::from_spki(&parsed.subject_public_key_info.to_der().map_err(malformed)?)?,
-            authority,
-            usage,
-            purposes,
-        })
+        // The TPM's maker and model, and policies: any of them is taken, so that they decide nothing.
+        let unknown = x509.unknown_critical(&[EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CERTIFICATE_POLICIES]);
+        let constrained = x509.extensions(NAME_CONSTRAINTS).next().map(|_| NAME_CONSTRAINTS);
+        if let Some(oid) = constrained.or(unknown) {
+            return Err(CertificateError::Critical(oid.to_string()));
+        }
+        let purposes = x509.extensions(EXTENDED_KEY_USAGE).next().map(ExtendedKeyUsage::from_der).transpose();
+        let purposes = purposes.map_err(malformed)?.map(|usage| usage.0);
+        let key = PublicKey::from_spki(&spki.to_der().map_err(malformed)?)?;
+        Ok(Self { x509, key, purposes })
     }
 
     fn valid(&self, at: u64) -> Result<(), CertificateError> {
-        if at < self.not_before || at > self.not_after {
-            return Err(CertificateError::Window { from: self.not_before, to: self.not_after, at });
+        if self.is_valid_at(at) {
+            return Ok(());
         }
-        Ok(())
+        Err(CertificateError::Window { from: self.not_before(), to: self.not_after(), at })
     }
 
     /// As a leaf: no authority; the extended key usage must be there and name the purpose; a key usage must allow it.
@@ -291,16 +275,16 @@ fn is_known(algorithm: &AlgorithmIdentifierOwned) -> bool {
     }
 }
 
-fn signed(key: &PublicKey, certificate: &Certificate<'_>) -> bool {
+fn signed(key: &PublicKey, certificate: &Certificate) -> bool {
     let rsa = |hash| {
-        let signature = Signature { scheme: Scheme::RsaSsa, hash, numbers: vec![certificate.signature.to_vec()] };
-        matches!(key, PublicKey::Rsa { .. }) && key.signed(certificate.tbs, &signature)
+        let signature = Signature { scheme: Scheme::RsaSsa, hash, numbers: vec![certificate.signature.clone()] };
+        matches!(key, PublicKey::Rsa { .. }) && key.signed(&certificate.tbs, &signature)
     };
     let size = match key {
         PublicKey::Ec { size, .. } => *size,
         PublicKey::Rsa { .. } => 0,
     };
-    let algorithm = match (certificate.algorithm, size) {
+    let algorithm = match (certificate.algorithm.oid, size) {
         (RSA_SHA256, _) => return rsa(Hash::Sha256),
         (RSA_SHA384, _) => return rsa(Hash::Sha384),
         (ECDSA_SHA256, 32) => &ECDSA_P256_SHA256_ASN1,
@@ -310,5 +294,5 @@ fn signed(key: &PublicKey, certificate: &Certificate<'_>) -> bool {
         _ => return false,
     };
     let PublicKey::Ec { point, .. } = key else { return false };
-    UnparsedPublicKey::new(algorithm, point).verify(certificate.tbs, certificate.signature).is_ok()
+    UnparsedPublicKey::new(algorithm, point).verify(&certificate.tbs, &certificate.signature).is_ok()
 }
