@@ -13,6 +13,7 @@ packages="
 cluster="
   containerd runc containernetworking-plugins etcd-server iptables iproute2 openssl bc procps util-linux
   golang-1.19-go rsync jq dpkg-dev
+  postgresql softhsm2
 "
 [ "${1:-}" = test ] && packages="$packages $cluster"
 backports="qemu-system-x86 qemu-system-data"

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::embedded::Embedded;
 use crate::error::{Conflict, StoreError};
+use crate::postgres::Postgres;
 use crate::record::{Entry, Expected, Id, Query, Tenant, Time};
 use crate::seal::{DataKeyRow, KeyId};
 
@@ -65,6 +66,7 @@ pub(crate) enum Retired {
 #[derive(Debug)]
 pub(crate) enum Backend {
     Embedded(Embedded),
+    Postgres(Box<Postgres>),
 }
 
 /// Calls the same method of whichever medium it is.
@@ -72,6 +74,7 @@ macro_rules! each {
     ($self:ident, $method:ident($($argument:expr),*)) => {
         match $self {
             Self::Embedded(backend) => backend.$method($($argument),*).await,
+            Self::Postgres(backend) => backend.$method($($argument),*).await,
         }
     };
 }

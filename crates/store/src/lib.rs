@@ -8,12 +8,14 @@
 mod backend;
 mod embedded;
 mod error;
+mod postgres;
 mod record;
 mod seal;
 mod store;
 mod watch;
 
 pub use error::{Conflict, OpenError, StoreError};
+pub use postgres::{PostgresOptions, UrlError};
 pub use record::{
     Batch, BatchError, Entry, Expected, Id, Kind, MAX_BATCH, MAX_BATCH_BYTES, MAX_KEY, MAX_PAGE, MAX_TENANT, MAX_VALUE,
     NameError, Query, Record, Tenant, Time,
@@ -29,5 +31,6 @@ pub use watch::{Change, Event, Watch};
 #[doc(hidden)]
 pub fn fuzz_stored(data: &[u8]) {
     embedded::fuzz(data);
+    postgres::fuzz(data);
     seal::fuzz(data);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backend::{Applied, Backend, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::embedded::Embedded;
 use crate::error::{OpenError, StoreError};
+use crate::postgres::{Postgres, PostgresOptions};
 use crate::record::{Batch, Entry, Id, Op, Query, Record, Tenant, Time};
 use crate::seal::{DataKey, KeyUse, Keyring, Keys, OpenKey, Sealed, SealedError};
 use crate::watch::{Announcer, Watch};
@@ -20,6 +21,10 @@ const TRIES: usize = 4;
 pub enum Location {
     /// In a file, for one process.
     File(PathBuf),
+    /// In the memory of this process, and gone with it.
+    Memory,
+    /// In PostgreSQL, for any number of replicas.
+    Postgres(Box<PostgresOptions>),
 }
 
 /// A part of a listing.
@@ -61,6 +66,10 @@ impl Store {
         let announcer = Announcer::new();
         let backend = match location {
             Location::File(path) => Backend::Embedded(open_file(path, announcer.clone()).await?),
+            Location::Memory => Backend::Embedded(Embedded::in_memory(announcer.clone())?),
+            Location::Postgres(options) => {
+                Backend::Postgres(Box::new(Postgres::open(options, announcer.clone()).await?))
+            }
         };
         let store = Self { inner: Arc::new(Inner { backend, keyring: Keyring::new(keys), announcer }) };
         Ok(store)

@@ -24,6 +24,9 @@ pub struct Change {
 pub enum Event {
     /// A record of an announced kind was changed, here or by another replica.
     Changed(Change),
+    /// The connection over which other replicas' changes come is lost: copies may be out of date from now on, and
+    /// [`Event::Missed`] comes when it is back.
+    Lost,
     /// Some changes were not seen: the connection was lost, or the watcher was too slow. Read everything again.
     Missed,
 }

@@ -14,9 +14,10 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::backends::FileBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable, TableDefinition, TransactionError, WriteTransaction,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageBackend, TableDefinition, TransactionError,
+    WriteTransaction,
 };
 
 use crate::backend::{Applied, Paged, Raw, RawBatch, RawOp, Resealed, Retired};
@@ -57,6 +58,15 @@ impl Embedded {
         let name = path.display().to_string();
         let file = open_private(path)?;
         let backend = FileBackend::new(file).map_err(|error| open_error(&name, error))?;
+        Self::on(backend, name, announcer)
+    }
+
+    /// Holds everything in memory, as a file would.
+    pub(crate) fn in_memory(announcer: Announcer) -> Result<Self, OpenError> {
+        Self::on(InMemoryBackend::new(), "memory".into(), announcer)
+    }
+
+    fn on(backend: impl StorageBackend, name: String, announcer: Announcer) -> Result<Self, OpenError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE);
         let database = builder.create_with_backend(backend).map_err(|error| open_error(&name, error))?;

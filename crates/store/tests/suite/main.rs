@@ -5,7 +5,9 @@ mod file;
 mod model;
 mod place;
 mod records;
+mod replicas;
 mod sealing;
+mod server;
 
 use std::future::Future;
 
@@ -16,10 +18,14 @@ fn main() {
     if let Some(path) = std::env::var_os(file::WRITER) {
         return block_on(file::write_until_killed(path.into()));
     }
+    if server::programs().is_none() {
+        eprintln!("PostgreSQL is not installed (tools/deps.sh test installs it): its trials are not run");
+    }
     let mut trials = Vec::new();
     macro_rules! each {
         ($($module:ident::$test:ident),* $(,)?) => {
             $(trials.push(trial(concat!("file::", stringify!($test)), || $module::$test(Medium::File)));)*
+            $(trials.push(on_postgres(concat!("postgres::", stringify!($test)), || $module::$test(Medium::Postgres)));)*
         };
     }
     each![
@@ -38,6 +44,23 @@ fn main() {
         sealing::a_tenant_has_a_key_of_its_own,
         sealing::a_key_that_cannot_be_used_is_told_when_the_store_opens,
     ];
+    trials.push(trial("memory::a_store_in_memory_is_gone_with_it", records::a_store_in_memory_is_gone_with_it));
+    macro_rules! replicas {
+        ($($test:ident),* $(,)?) => {
+            $(trials.push(on_postgres(concat!("postgres::", stringify!($test)), replicas::$test));)*
+        };
+    }
+    replicas![
+        replicas_start_at_once,
+        replicas_see_each_other,
+        a_key_is_replaced_under_the_other_replica,
+        a_cut_connection_is_made_again,
+        postgresql_may_go_away_for_ten_seconds,
+        a_killed_server_loses_nothing_that_was_said_to_be_written,
+        a_password_is_not_shown,
+        another_version_is_refused,
+        tls_is_what_its_mode_says,
+    ];
     trials.push(trial("file::only_its_owner_may_use_it", file::only_its_owner_may_use_it));
     trials.push(trial("file::one_process_has_it", file::one_process_has_it));
     trials.push(trial("file::another_format_is_refused", file::another_format_is_refused));
@@ -45,7 +68,9 @@ fn main() {
         "file::what_was_said_to_be_written_survives_kill_9",
         file::what_was_said_to_be_written_survives_kill_9,
     ));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    server::Server::stop_shared();
+    conclusion.exit();
 }
 
 fn block_on(work: impl Future<Output = ()>) {
@@ -57,4 +82,12 @@ fn trial<W: Future<Output = ()>>(name: &str, test: impl FnOnce() -> W + Send + '
         block_on(test());
         Ok(())
     })
+}
+
+/// Ignored where PostgreSQL is not installed.
+fn on_postgres<W: Future<Output = ()>>(name: &str, test: impl FnOnce() -> W + Send + 'static) -> Trial {
+    match server::programs() {
+        Some(_) => trial(name, test),
+        None => Trial::test(name, || Err("not run".into())).with_ignored_flag(true),
+    }
 }

@@ -279,3 +279,14 @@ pub async fn concurrent_changes_are_one_after_the_other(medium: Medium) {
     assert_eq!(page.items.len(), 200);
     assert!(page.items.windows(2).all(|pair| pair[0].entry.revision < pair[1].entry.revision));
 }
+
+pub async fn a_store_in_memory_is_gone_with_it() {
+    let place = Place::new(Medium::Memory).await;
+    let (store, other) = (place.open().await, place.open().await);
+    let a = id("acme", Kind::Resource, "a");
+    store.apply(Batch::new().put(a.clone(), b"x"), NOW).await.unwrap();
+    assert_eq!(value(&store, &a, NOW).await, Some(b"x".to_vec()));
+    assert_eq!(value(&other, &a, NOW).await, None);
+    store.close().await;
+    assert_eq!(place.open().await.get(&a, NOW).await, Ok(None));
+}
