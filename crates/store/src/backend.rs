@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::audit::{Checkpoint, Hash, Stored};
 use crate::embedded::Embedded;
 use crate::error::{Conflict, StoreError};
 use crate::postgres::Postgres;
@@ -27,6 +28,8 @@ pub(crate) enum RawOp {
 pub(crate) struct RawBatch {
     pub(crate) expected: Vec<(Id, Expected)>,
     pub(crate) ops: Vec<RawOp>,
+    /// Bodies for the logs of tenants.
+    pub(crate) audit: Vec<(Tenant, Vec<u8>)>,
 }
 
 /// How a batch ended.
@@ -138,6 +141,44 @@ impl Backend {
     /// Replaces sealed values whose records are still in the same revision and sealed with the same key. Revisions stay.
     pub(crate) async fn reseal(&self, values: Vec<Resealed>) -> Result<u64, StoreError> {
         each!(self, reseal(values))
+    }
+
+    /// Appends bodies to a log, one behind the other.
+    pub(crate) async fn append(&self, tenant: &Tenant, bodies: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        each!(self, append(tenant, bodies))
+    }
+
+    pub(crate) async fn audit_entries(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        each!(self, audit_entries(tenant, after, limit))
+    }
+
+    /// Number and hash of the last entry.
+    pub(crate) async fn audit_end(&self, tenant: &Tenant) -> Result<Option<(u64, Hash)>, StoreError> {
+        each!(self, audit_end(tenant))
+    }
+
+    pub(crate) async fn audit_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        each!(self, audit_tenants())
+    }
+
+    /// False when there is one of this entry.
+    pub(crate) async fn add_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
+        each!(self, add_checkpoint(checkpoint))
+    }
+
+    /// Numbers and bodies of checkpoints.
+    pub(crate) async fn checkpoints(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        each!(self, checkpoints(tenant, after, limit))
     }
 
     pub(crate) async fn close(&self) {

@@ -5,6 +5,7 @@
 //! (`docs/broker-store.md`).
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod backend;
 mod embedded;
 mod error;
@@ -31,6 +32,7 @@ pub use watch::{Change, Event, Watch};
 #[doc(hidden)]
 pub fn fuzz_stored(data: &[u8]) {
     embedded::fuzz(data);
+    audit::fuzz(data);
     postgres::fuzz(data);
     seal::fuzz(data);
 }

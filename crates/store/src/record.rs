@@ -6,13 +6,15 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
+use crate::audit::{Event, EventError};
+
 /// Longest name of a tenant, in bytes.
 pub const MAX_TENANT: usize = 64;
 /// Longest key of a record, in bytes.
 pub const MAX_KEY: usize = 1024;
 /// Longest value of a record, in bytes.
 pub const MAX_VALUE: usize = 4 << 20;
-/// Most operations and preconditions of a batch, together.
+/// Most operations, preconditions and audit entries of a batch, together.
 pub const MAX_BATCH: usize = 256;
 /// Most bytes of all values of a batch.
 pub const MAX_BATCH_BYTES: usize = 16 << 20;
@@ -362,8 +364,8 @@ impl fmt::Display for Expected {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// Too many operations and preconditions.
-    #[error("the batch has {0} operations and preconditions; {MAX_BATCH} is the most: divide it")]
+    /// Too many operations, preconditions and audit entries.
+    #[error("the batch has {0} operations, preconditions and audit entries; {MAX_BATCH} is the most: divide it")]
     Operations(usize),
     /// Too many bytes.
     #[error("the values of the batch have {0} bytes; {MAX_BATCH_BYTES} is the most: divide it")]
@@ -376,6 +378,9 @@ pub enum BatchError {
         /// Its length.
         bytes: usize,
     },
+    /// Something cannot be an audit entry.
+    #[error(transparent)]
+    Audit(#[from] EventError),
     /// A record is written or expected twice.
     #[error("{0} is named twice in one batch")]
     Twice(Id),
@@ -401,6 +406,7 @@ impl Op {
 pub struct Batch {
     pub(crate) expected: Vec<(Id, Expected)>,
     pub(crate) ops: Vec<Op>,
+    pub(crate) audit: Vec<(Tenant, Event)>,
 }
 
 impl fmt::Debug for Batch {
@@ -445,14 +451,21 @@ impl Batch {
         self
     }
 
+    /// Appends to a tenant's audit log, together with the changes or not at all.
+    #[must_use]
+    pub fn audit(mut self, tenant: &Tenant, event: Event) -> Self {
+        self.audit.push((tenant.clone(), event));
+        self
+    }
+
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+        self.ops.is_empty() && self.audit.is_empty()
     }
 
     /// Whether it keeps to the bounds.
     pub fn check(&self) -> Result<(), BatchError> {
-        let count = self.ops.len().saturating_add(self.expected.len());
+        let count = self.ops.len().saturating_add(self.expected.len()).saturating_add(self.audit.len());
         if count > MAX_BATCH {
             return Err(BatchError::Operations(count));
         }

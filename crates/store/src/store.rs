@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
+use crate::audit::Audit;
 use crate::backend::{Applied, Backend, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::embedded::Embedded;
 use crate::error::{OpenError, StoreError};
 use crate::postgres::{Postgres, PostgresOptions};
-use crate::record::{Batch, Entry, Id, Op, Query, Record, Tenant, Time};
+use crate::record::{Batch, BatchError, Entry, Id, Op, Query, Record, Tenant, Time};
 use crate::seal::{DataKey, KeyUse, Keyring, Keys, OpenKey, Sealed, SealedError};
 use crate::watch::{Announcer, Watch};
 
@@ -56,6 +59,8 @@ struct Inner {
     backend: Backend,
     keyring: Keyring,
     announcer: Announcer,
+    /// Rings when this process appended to a log.
+    appended: Notify,
 }
 
 impl Store {
@@ -71,11 +76,13 @@ impl Store {
                 Backend::Postgres(Box::new(Postgres::open(options, announcer.clone()).await?))
             }
         };
-        let store = Self { inner: Arc::new(Inner { backend, keyring: Keyring::new(keys), announcer }) };
+        let store = Self {
+            inner: Arc::new(Inner { backend, keyring: Keyring::new(keys), announcer, appended: Notify::new() }),
+        };
         Ok(store)
     }
 
-    fn backend(&self) -> &Backend {
+    pub(crate) fn backend(&self) -> &Backend {
         &self.inner.backend
     }
 
@@ -112,12 +119,26 @@ impl Store {
         for _ in 0..TRIES {
             let raw = self.seal(&batch, now).await?;
             match self.backend().apply(raw, now).await? {
-                Applied::Revision(revision) => return Ok(revision),
+                Applied::Revision(revision) => {
+                    if !batch.audit.is_empty() {
+                        self.inner.appended.notify_waiters();
+                    }
+                    return Ok(revision);
+                }
                 Applied::Conflict(conflict) => return Err(StoreError::Conflict(Box::new(conflict))),
                 Applied::Stale => self.inner.keyring.outdated(batch.ops.iter().map(|op| op.id().tenant())),
             }
         }
         Err(StoreError::Away("data keys are changing".into()))
+    }
+
+    /// The audit logs.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit::new(self)
+    }
+
+    pub(crate) fn appended(&self) -> &Notify {
+        &self.inner.appended
     }
 
     /// Changes of announced kinds ([`Kind::announced`](crate::Kind::announced)) from now on.
@@ -223,7 +244,11 @@ impl Store {
                 Op::Delete { id } => RawOp::Delete { id: id.clone() },
             });
         }
-        Ok(RawBatch { expected: batch.expected.clone(), ops })
+        let mut audit = Vec::with_capacity(batch.audit.len());
+        for (tenant, event) in &batch.audit {
+            audit.push((tenant.clone(), event.body().map_err(BatchError::Audit)?));
+        }
+        Ok(RawBatch { expected: batch.expected.clone(), ops, audit })
     }
 
     async fn unseal(&self, raw: Raw) -> Result<Record, StoreError> {

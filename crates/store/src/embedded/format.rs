@@ -83,6 +83,11 @@ pub(crate) fn end(expires: Time, key: &[u8]) -> Vec<u8> {
     [expires.millis().to_be_bytes().as_slice(), key].concat()
 }
 
+/// The key of a numbered item of a tenant: tenant, NUL, number.
+pub(crate) fn numbered(tenant: &Tenant, number: u64) -> Vec<u8> {
+    [tenant.as_str().as_bytes(), &[0], &number.to_be_bytes()].concat()
+}
+
 /// For the fuzzer: keys and values of any bytes.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {

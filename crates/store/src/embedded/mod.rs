@@ -20,6 +20,7 @@ use redb::{
     WriteTransaction,
 };
 
+use crate::audit::{Checkpoint, Hash, Stored, chain, genesis};
 use crate::backend::{Applied, Paged, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::error::{Conflict, OpenError, StoreError};
 use crate::record::{Entry, Id, MAX_BATCH_BYTES, MAX_PAGE, Query, Tenant, Time};
@@ -41,6 +42,12 @@ const ENDS: TableDefinition<&[u8], ()> = TableDefinition::new("ends");
 const DATA_KEYS: TableDefinition<u64, &[u8]> = TableDefinition::new("data keys");
 /// Records of each data key.
 const USES: TableDefinition<u64, u64> = TableDefinition::new("uses");
+/// Entries of logs: tenant, NUL, number; hash, body.
+const AUDIT: Table = TableDefinition::new("audit");
+/// The last entry of each log: number, hash.
+const AUDIT_ENDS: TableDefinition<&str, &[u8]> = TableDefinition::new("audit ends");
+/// Checkpoints of logs: tenant, NUL, number.
+const CHECKPOINTS: Table = TableDefinition::new("checkpoints");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// An open file.
@@ -322,6 +329,86 @@ impl Embedded {
         self.writer.write(work, |_| ()).await
     }
 
+    pub(crate) async fn append(&self, tenant: &Tenant, bodies: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let entries: Vec<_> = bodies.into_iter().map(|body| (tenant.clone(), body)).collect();
+        self.writer.write(move |transaction| append(transaction, &entries), |()| ()).await
+    }
+
+    pub(crate) async fn audit_entries(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let items = self.numbered(AUDIT, tenant, after, limit)?;
+        let entry = |(sequence, mut hash): (u64, Vec<u8>)| {
+            let body = hash.split_off(hash.len().min(32));
+            Stored { sequence, hash, body }
+        };
+        Ok(items.into_iter().map(entry).collect())
+    }
+
+    pub(crate) async fn audit_end(&self, tenant: &Tenant) -> Result<Option<(u64, Hash)>, StoreError> {
+        let ends = self.read()?.open_table(AUDIT_ENDS).map_err(failed)?;
+        let end = ends.get(tenant.as_str()).map_err(failed)?;
+        end.map(|end| audit_end(tenant, end.value())).transpose()
+    }
+
+    pub(crate) async fn audit_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let ends = self.read()?.open_table(AUDIT_ENDS).map_err(failed)?;
+        let mut tenants = Vec::new();
+        for item in ends.iter().map_err(failed)? {
+            let tenant = Tenant::new(item.map_err(failed)?.0.value());
+            tenants.push(tenant.map_err(|error| StoreError::Malformed(error.to_string()))?);
+        }
+        Ok(tenants)
+    }
+
+    pub(crate) async fn add_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
+        let key = format::numbered(&checkpoint.tenant, checkpoint.sequence);
+        let body = checkpoint.body();
+        let work = move |transaction: &WriteTransaction| {
+            let mut table = transaction.open_table(CHECKPOINTS).map_err(failed)?;
+            let there = table.get(key.as_slice()).map_err(failed)?.is_some();
+            if !there {
+                table.insert(key.as_slice(), body.as_slice()).map_err(failed)?;
+            }
+            Ok(!there)
+        };
+        self.writer.write(work, |_| ()).await
+    }
+
+    pub(crate) async fn checkpoints(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.numbered(CHECKPOINTS, tenant, after, limit)
+    }
+
+    /// Items of a tenant behind a number, in order.
+    fn numbered(
+        &self,
+        table: Table,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let table = self.read()?.open_table(table).map_err(failed)?;
+        let from = format::numbered(tenant, after);
+        let to = format::numbered(tenant, u64::MAX);
+        let range = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));
+        let mut items = Vec::new();
+        for item in table.range::<&[u8]>(range).map_err(failed)?.take(limit) {
+            let (key, value) = item.map_err(failed)?;
+            let number = key.value().last_chunk().copied().map(u64::from_be_bytes);
+            let number = number.ok_or_else(|| malformed_key(key.value()))?;
+            items.push((number, value.value().to_vec()));
+        }
+        Ok(items)
+    }
+
     /// Writes what waits and lets go of the file.
     pub(crate) async fn close(&self) {
         self.writer.stop();
@@ -397,7 +484,37 @@ fn apply(transaction: &WriteTransaction, batch: &RawBatch, now: Time) -> Result<
             }
         }
     }
+    append(transaction, &batch.audit)?;
     Ok(Applied::Revision(revision))
+}
+
+/// Appends bodies to the logs of their tenants.
+fn append(transaction: &WriteTransaction, entries: &[(Tenant, Vec<u8>)]) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut audit = transaction.open_table(AUDIT).map_err(failed)?;
+    let mut ends = transaction.open_table(AUDIT_ENDS).map_err(failed)?;
+    for (tenant, body) in entries {
+        let (last, hash) = match ends.get(tenant.as_str()).map_err(failed)? {
+            Some(end) => audit_end(tenant, end.value())?,
+            None => (0, genesis(tenant)),
+        };
+        let sequence = last.saturating_add(1);
+        let hash = chain(&hash, sequence, body);
+        let key = format::numbered(tenant, sequence);
+        audit.insert(key.as_slice(), [hash.as_slice(), body].concat().as_slice()).map_err(failed)?;
+        let end = [sequence.to_be_bytes().as_slice(), &hash].concat();
+        ends.insert(tenant.as_str(), end.as_slice()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn audit_end(tenant: &Tenant, end: &[u8]) -> Result<(u64, Hash), StoreError> {
+    let parts = end.split_first_chunk().and_then(|(number, hash)| Some((number, hash.try_into().ok()?)));
+    let (number, hash) =
+        parts.ok_or_else(|| StoreError::Malformed(format!("the end of {tenant}'s audit log in an unknown form")))?;
+    Ok((u64::from_be_bytes(*number), hash))
 }
 
 /// Counts a value that is sealed with a data key, or one that is not any more.
@@ -489,6 +606,9 @@ fn create(database: &Database) -> Result<(), StoreError> {
     transaction.open_table(ENDS).map_err(failed)?;
     transaction.open_table(DATA_KEYS).map_err(failed)?;
     transaction.open_table(USES).map_err(failed)?;
+    transaction.open_table(AUDIT).map_err(failed)?;
+    transaction.open_table(AUDIT_ENDS).map_err(failed)?;
+    transaction.open_table(CHECKPOINTS).map_err(failed)?;
     transaction.open_table(META).map_err(failed)?.insert("format", FORMAT).map_err(failed)?;
     transaction.commit().map_err(failed)
 }

@@ -3,6 +3,7 @@
 //! Every call is one statement, so it is one journey and one transaction, and no replica that goes away holds a lock
 //! behind it. What several replicas must agree on is in functions of the database (`migrations/`).
 
+mod append;
 mod call;
 mod listen;
 mod pool;
@@ -12,6 +13,7 @@ pub(crate) use listen::fuzz;
 pub use url::{PostgresOptions, UrlError};
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -19,11 +21,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
+use crate::audit::{Checkpoint, Hash, Stored};
 use crate::backend::{Applied, Paged, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::error::{Conflict, OpenError, StoreError};
 use crate::record::{Entry, Expected, Id, Kind, MAX_BATCH, MAX_BATCH_BYTES, Query, Tenant, Time};
 use crate::seal::{DataKeyRow, KeyId};
 use crate::watch::Announcer;
+use append::Appender;
 use call::{Caller, Failed, arguments, classify};
 
 /// Records of one step of sealing anew.
@@ -36,7 +40,8 @@ const MIGRATIONS: &str = "belljar_migrations";
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Postgres {
-    caller: Caller,
+    caller: Arc<Caller>,
+    appender: Appender,
     listener: JoinHandle<()>,
 }
 
@@ -51,10 +56,10 @@ impl Postgres {
     pub(crate) async fn open(options: &PostgresOptions, announcer: Announcer) -> Result<Self, OpenError> {
         let shown = options.shown();
         migrate(options).await.map_err(|error| open_error(shown, error))?;
-        let caller = Caller::new(options);
+        let caller = Arc::new(Caller::new(options));
         let row = one(caller.read("SELECT 'belljar_' || 'belljar_records'::regclass::oid", arguments![]).await?)?;
         let listener = listen::start(options, column(&row, 0)?, announcer).await.map_err(classify)?;
-        Ok(Self { caller, listener })
+        Ok(Self { caller, appender: Appender::default(), listener })
     }
 
     pub(crate) async fn get(&self, id: &Id) -> Result<Option<Raw>, StoreError> {
@@ -226,6 +231,64 @@ impl Postgres {
         Ok(done)
     }
 
+    pub(crate) async fn append(&self, tenant: &Tenant, bodies: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.appender.append(&self.caller, tenant, bodies).await
+    }
+
+    pub(crate) async fn audit_entries(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let sql = "SELECT sequence, hash, body FROM belljar_audit WHERE tenant = $1 AND sequence > $2 \
+             ORDER BY sequence LIMIT $3";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.caller.read(sql, arguments![tenant.as_str(), signed(after), limit]).await?;
+        let stored = |row: &PgRow| {
+            let sequence = unsigned(column(row, "sequence")?)?;
+            Ok(Stored { sequence, hash: column(row, "hash")?, body: column(row, "body")? })
+        };
+        rows.iter().map(stored).collect()
+    }
+
+    pub(crate) async fn audit_end(&self, tenant: &Tenant) -> Result<Option<(u64, Hash)>, StoreError> {
+        let sql = "SELECT sequence, hash FROM belljar_audit_heads WHERE tenant = $1";
+        let rows = self.caller.read(sql, arguments![tenant.as_str()]).await?;
+        let end = |row: &PgRow| {
+            let hash: &[u8] = column(row, "hash")?;
+            let hash = hash.try_into().map_err(|_| malformed("the end of an audit log in an unknown form"))?;
+            Ok((unsigned(column(row, "sequence")?)?, hash))
+        };
+        rows.first().map(end).transpose()
+    }
+
+    pub(crate) async fn audit_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let rows = self.caller.read("SELECT tenant FROM belljar_audit_heads ORDER BY tenant", arguments![]).await?;
+        rows.iter().map(tenant_of).collect()
+    }
+
+    pub(crate) async fn add_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
+        let sql = "WITH added AS (INSERT INTO belljar_audit_checkpoints VALUES ($1, $2, $3) ON CONFLICT DO NOTHING \
+                 RETURNING 1) SELECT count(*) FROM added";
+        let body = checkpoint.body();
+        let arguments = arguments![checkpoint.tenant.as_str(), signed(checkpoint.sequence), body.as_slice()];
+        Ok(count(self.caller.write(sql, arguments).await?)? == 1)
+    }
+
+    pub(crate) async fn checkpoints(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let sql = "SELECT sequence, body FROM belljar_audit_checkpoints WHERE tenant = $1 AND sequence > $2 \
+             ORDER BY sequence LIMIT $3";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.caller.read(sql, arguments![tenant.as_str(), signed(after), limit]).await?;
+        rows.iter().map(|row| Ok((unsigned(column(row, "sequence")?)?, column(row, "body")?))).collect()
+    }
+
     pub(crate) async fn close(&self) {
         self.listener.abort();
         self.caller.close();
@@ -285,6 +348,8 @@ struct Statement<'a> {
     data_keys: Vec<i64>,
     values: Vec<&'a [u8]>,
     delete: Names<'a>,
+    audit_tenants: Vec<&'a str>,
+    audit_bodies: Vec<&'a [u8]>,
     notices: Vec<String>,
 }
 
@@ -310,6 +375,8 @@ impl<'a> Statement<'a> {
             data_keys: Vec::new(),
             values: Vec::new(),
             delete: Names::default(),
+            audit_tenants: batch.audit.iter().map(|(tenant, _)| tenant.as_str()).collect(),
+            audit_bodies: batch.audit.iter().map(|(_, body)| body.as_slice()).collect(),
             notices: Vec::new(),
         };
         for op in &batch.ops {
@@ -331,7 +398,6 @@ impl<'a> Statement<'a> {
     }
 
     async fn run(&self, caller: &Caller, now: Time) -> Result<Vec<PgRow>, Failed> {
-        let none: ([&str; 0], [&[u8]; 0]) = ([], []);
         let arguments = arguments![
             &self.locks.names,
             &self.locks.shared,
@@ -348,8 +414,8 @@ impl<'a> Statement<'a> {
             &self.delete.tenants,
             &self.delete.kinds,
             &self.delete.keys,
-            none.0,
-            none.1,
+            &self.audit_tenants,
+            &self.audit_bodies,
             &self.notices,
             signed(now.millis()),
         ];
@@ -443,8 +509,12 @@ fn id_of(query: &Query, row: &PgRow) -> Result<Id, StoreError> {
     make_id(&query.tenant, query.kind, column(row, "key")?)
 }
 
+fn tenant_of(row: &PgRow) -> Result<Tenant, StoreError> {
+    Tenant::new(column(row, "tenant")?).map_err(|error| StoreError::Malformed(error.to_string()))
+}
+
 fn full_id(row: &PgRow) -> Result<Id, StoreError> {
-    let tenant = Tenant::new(column(row, "tenant")?).map_err(|error| StoreError::Malformed(error.to_string()))?;
+    let tenant = tenant_of(row)?;
     let kind: i16 = column(row, "kind")?;
     let kind = u8::try_from(kind).ok().and_then(Kind::from_code).ok_or_else(|| malformed("a record of no kind"))?;
     make_id(&tenant, kind, column(row, "key")?)
@@ -456,11 +526,10 @@ fn make_id(tenant: &Tenant, kind: Kind, key: &[u8]) -> Result<Id, StoreError> {
 }
 
 fn data_key_row(row: &PgRow) -> Result<DataKeyRow, StoreError> {
-    let bad = |error: &dyn std::fmt::Display| StoreError::Malformed(error.to_string());
     Ok(DataKeyRow {
         id: unsigned(column(row, "id")?)?,
-        tenant: Tenant::new(column(row, "tenant")?).map_err(|error| bad(&error))?,
-        key_id: KeyId::new(column(row, "key_id")?).map_err(|error| bad(&error))?,
+        tenant: tenant_of(row)?,
+        key_id: KeyId::new(column(row, "key_id")?).map_err(|error| StoreError::Malformed(error.to_string()))?,
         wrapped: column(row, "wrapped")?,
         created: time(column(row, "created")?)?,
         active: column(row, "active")?,

@@ -1,6 +1,7 @@
 //! One suite for all media: a test of the store is run against each of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod auditing;
 mod file;
 mod model;
 mod place;
@@ -37,6 +38,12 @@ fn main() {
         records::records_expire,
         records::watchers_see_changes,
         records::concurrent_changes_are_one_after_the_other,
+        auditing::a_log_is_appended_read_and_followed,
+        auditing::a_log_and_a_change_go_together,
+        auditing::appends_are_one_after_the_other,
+        auditing::a_whole_log_verifies,
+        auditing::the_first_broken_entry_is_named,
+        auditing::exports_verify_by_themselves,
         sealing::nothing_is_stored_in_the_clear,
         sealing::a_changed_or_moved_value_is_refused,
         sealing::another_key_does_not_open_a_store,
@@ -53,6 +60,8 @@ fn main() {
     replicas![
         replicas_start_at_once,
         replicas_see_each_other,
+        a_log_is_followed_from_another_replica,
+        a_log_is_append_only,
         a_key_is_replaced_under_the_other_replica,
         a_cut_connection_is_made_again,
         postgresql_may_go_away_for_ten_seconds,

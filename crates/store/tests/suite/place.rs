@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use belljar_store::{FileKey, Id, Keys, Location, Store, Time};
 use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use sqlx::Executor as _;
 
 use crate::server::{Database, Server};
 
@@ -120,6 +121,104 @@ impl Place {
                 assert_eq!(done.rows_affected(), 1);
             }
         }
+    }
+}
+
+/// A change of a log, past the store.
+#[derive(Clone)]
+pub enum LogChange {
+    Entry { sequence: u64, hash: Vec<u8>, body: Vec<u8> },
+    NoEntry(u64),
+    End { sequence: u64, hash: Vec<u8> },
+    Checkpoint { sequence: u64, body: Vec<u8> },
+    NoCheckpoint(u64),
+}
+
+impl Place {
+    /// Makes changes of a log, past the store. Stores of the file have to be closed.
+    pub async fn tamper_log(&self, tenant: &str, changes: &[LogChange]) {
+        match self.medium {
+            Medium::File => {
+                let database = redb::Database::open(self.file()).unwrap();
+                let transaction = database.begin_write().unwrap();
+                for change in changes {
+                    change.in_file(tenant, &transaction);
+                }
+                transaction.commit().unwrap();
+            }
+            Medium::Memory => panic!("memory is not changed"),
+            Medium::Postgres => {
+                let mut connection = self.database().connect().await;
+                connection.execute("SET session_replication_role = replica").await.unwrap();
+                for change in changes {
+                    change.in_database(tenant, &mut connection).await;
+                }
+            }
+        }
+    }
+}
+
+impl LogChange {
+    fn in_file(&self, tenant: &str, transaction: &redb::WriteTransaction) {
+        let key = |number: u64| [tenant.as_bytes(), &[0], &number.to_be_bytes()].concat();
+        let table = |name| transaction.open_table(TableDefinition::<&[u8], &[u8]>::new(name)).unwrap();
+        match self {
+            Self::Entry { sequence, hash, body } => {
+                table("audit").insert(key(*sequence).as_slice(), [&hash[..], body].concat().as_slice()).unwrap();
+            }
+            Self::NoEntry(sequence) => drop(table("audit").remove(key(*sequence).as_slice()).unwrap()),
+            Self::End { sequence, hash } => {
+                let mut ends = transaction.open_table(TableDefinition::<&str, &[u8]>::new("audit ends")).unwrap();
+                ends.insert(tenant, [&sequence.to_be_bytes()[..], hash].concat().as_slice()).unwrap();
+            }
+            Self::Checkpoint { sequence, body } => {
+                table("checkpoints").insert(key(*sequence).as_slice(), body.as_slice()).unwrap();
+            }
+            Self::NoCheckpoint(sequence) => drop(table("checkpoints").remove(key(*sequence).as_slice()).unwrap()),
+        }
+    }
+
+    async fn in_database(&self, tenant: &str, connection: &mut sqlx::PgConnection) {
+        let (sql, sequence, first, second): (_, u64, &[u8], &[u8]) = match self {
+            Self::Entry { sequence, hash, body } => (
+                "INSERT INTO belljar_audit VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (tenant, sequence) DO UPDATE SET hash = $3, body = $4",
+                *sequence,
+                hash,
+                body,
+            ),
+            Self::NoEntry(sequence) => {
+                ("DELETE FROM belljar_audit WHERE tenant = $1 AND sequence = $2 AND $3 = $4", *sequence, &[], &[])
+            }
+            Self::End { sequence, hash } => (
+                "UPDATE belljar_audit_heads SET sequence = $2, hash = $3 WHERE tenant = $1 AND $4 = ''",
+                *sequence,
+                hash,
+                &[],
+            ),
+            Self::Checkpoint { sequence, body } => (
+                "INSERT INTO belljar_audit_checkpoints SELECT $1, $2, $3 WHERE $4 = '' \
+                 ON CONFLICT (tenant, sequence) DO UPDATE SET body = $3",
+                *sequence,
+                body,
+                &[],
+            ),
+            Self::NoCheckpoint(sequence) => (
+                "DELETE FROM belljar_audit_checkpoints WHERE tenant = $1 AND sequence = $2 AND $3 = $4",
+                *sequence,
+                &[],
+                &[],
+            ),
+        };
+        let done = sqlx::query(sql)
+            .bind(tenant)
+            .bind(i64::try_from(sequence).unwrap())
+            .bind(first)
+            .bind(second)
+            .execute(connection)
+            .await
+            .unwrap();
+        assert_eq!(done.rows_affected(), 1);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use belljar_store::audit;
 use belljar_store::{
     Batch, Change, Event, Expected, KeyProvider as _, Keys, Kind, Location, OpenError, PostgresOptions, Query, Store,
     StoreError, Watch,
@@ -69,6 +70,34 @@ pub async fn replicas_see_each_other() {
     place.database().connect().await.execute(sql).await.unwrap();
     assert!(matches!(event(&mut first).await, Event::Changed(change) if change.revision == next));
     assert_eq!(event(&mut first).await, Event::Missed);
+}
+
+pub async fn a_log_is_followed_from_another_replica() {
+    let place = Place::new(Medium::Postgres).await;
+    let (one, two) = (place.open().await, place.open().await);
+    let mut follow = two.audit().follow(&tenant("acme"), 0);
+    for n in 1..4_u64 {
+        let event = audit::Event::new(NOW, "admin", "put", &n.to_string(), "done");
+        one.audit().append(&tenant("acme"), std::slice::from_ref(&event)).await.unwrap();
+        let entries = tokio::time::timeout(Duration::from_secs(30), follow.next()).await.unwrap().unwrap();
+        assert_eq!(entries.iter().map(|e| (e.sequence, &e.event)).collect::<Vec<_>>(), [(n, &event)]);
+    }
+}
+
+pub async fn a_log_is_append_only() {
+    let place = Place::new(Medium::Postgres).await;
+    let store = place.open().await;
+    let event = audit::Event::new(NOW, "admin", "put", "a", "done");
+    store.audit().append(&tenant("acme"), &[event]).await.unwrap();
+    for sql in [
+        "UPDATE belljar_audit SET body = ''",
+        "DELETE FROM belljar_audit",
+        "TRUNCATE belljar_audit",
+        "DELETE FROM belljar_audit_checkpoints",
+    ] {
+        let error = place.database().connect().await.execute(sql).await.unwrap_err();
+        assert!(error.to_string().contains("is append-only"), "{sql}: {error}");
+    }
 }
 
 /// One replica rotates, rewraps and retires while another, which has the old key in memory, goes on writing.
