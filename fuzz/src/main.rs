@@ -70,6 +70,8 @@ const TARGETS: &[Target] = &[
     ("shim-bundle", belljar_shim::bundle::fuzz),
     ("shim-sandbox-config", belljar_shim::sandbox_config::fuzz),
     ("softtee-qemu", belljar_softtee::CommandLine::fuzz),
+    ("store-backup", belljar_store::fuzz_backup),
+    ("store-stored", belljar_store::fuzz_stored),
     ("vmm", belljar_vmm::fuzz),
 ];
 

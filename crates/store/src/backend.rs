@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use crate::audit::{Checkpoint, Hash, Stored};
-use crate::embedded::Embedded;
+use crate::backup::{Backup, RestoreError, Source};
+use crate::embedded::{self, Embedded};
 use crate::error::{Conflict, StoreError};
-use crate::postgres::Postgres;
-use crate::record::{Entry, Expected, Id, Query, Tenant, Time};
+use crate::postgres::{self, Postgres};
+use crate::record::{Entry, Expected, Id, MAX_PAGE, Query, Tenant, Time};
 use crate::seal::{DataKeyRow, KeyId};
 
 /// A record as it is stored.
@@ -181,7 +182,73 @@ impl Backend {
         each!(self, checkpoints(tenant, after, limit))
     }
 
+    /// Stores a backup, when nothing is there.
+    pub(crate) async fn restore(&self, source: Box<dyn Source>) -> Result<Backup, RestoreError> {
+        each!(self, restore(source))
+    }
+
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(match self {
+            Self::Embedded(backend) => Snapshot::Embedded(backend.snapshot().await?),
+            Self::Postgres(backend) => Snapshot::Postgres(Box::new(backend.snapshot().await?)),
+        })
+    }
+
     pub(crate) async fn close(&self) {
         each!(self, close());
+    }
+}
+
+/// Everything that a medium held at one moment, in the order of names.
+#[derive(Debug)]
+pub(crate) enum Snapshot {
+    Embedded(embedded::Reader),
+    Postgres(Box<postgres::Snapshot>),
+}
+
+impl Snapshot {
+    /// Records behind `after`; the last part has nothing behind it.
+    pub(crate) async fn records(&mut self, after: Option<&Id>) -> Result<Paged<Raw, Id>, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.records(after),
+            Self::Postgres(snapshot) => snapshot.records(after).await,
+        }
+    }
+
+    pub(crate) async fn data_keys(&mut self) -> Result<Vec<DataKeyRow>, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.data_keys(None),
+            Self::Postgres(snapshot) => snapshot.data_keys().await,
+        }
+    }
+
+    /// At least the revision of the last change.
+    pub(crate) async fn revision(&mut self) -> Result<u64, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.revision(),
+            Self::Postgres(snapshot) => snapshot.revision().await,
+        }
+    }
+
+    /// Number and hash of the last entry of each log.
+    pub(crate) async fn audit_ends(&mut self) -> Result<Vec<(Tenant, u64, Hash)>, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.audit_ends(),
+            Self::Postgres(snapshot) => snapshot.audit_ends().await,
+        }
+    }
+
+    pub(crate) async fn audit_entries(&mut self, tenant: &Tenant, after: u64) -> Result<Vec<Stored>, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.audit_entries(tenant, after, MAX_PAGE),
+            Self::Postgres(snapshot) => snapshot.audit_entries(tenant, after).await,
+        }
+    }
+
+    pub(crate) async fn checkpoints(&mut self, tenant: &Tenant, after: u64) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        match self {
+            Self::Embedded(reader) => reader.checkpoints(tenant, after, MAX_PAGE),
+            Self::Postgres(snapshot) => snapshot.checkpoints(tenant, after).await,
+        }
     }
 }

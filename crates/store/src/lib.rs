@@ -7,14 +7,17 @@
 
 pub mod audit;
 mod backend;
+mod backup;
 mod embedded;
 mod error;
 mod postgres;
 mod record;
 mod seal;
+mod state;
 mod store;
 mod watch;
 
+pub use backup::{Backup, BackupError, RestoreError, verify_backup};
 pub use error::{Conflict, OpenError, StoreError};
 pub use postgres::{PostgresOptions, UrlError};
 pub use record::{
@@ -35,4 +38,10 @@ pub fn fuzz_stored(data: &[u8]) {
     audit::fuzz(data);
     postgres::fuzz(data);
     seal::fuzz(data);
+}
+
+/// For the fuzzer: the file of a backup, and what is in it.
+#[doc(hidden)]
+pub fn fuzz_backup(data: &[u8]) {
+    backup::fuzz(data);
 }

@@ -13,7 +13,7 @@ use crate::error::{OpenError, StoreError};
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::record::{Batch, BatchError, Entry, Id, Op, Query, Record, Tenant, Time};
 use crate::seal::{DataKey, KeyUse, Keyring, Keys, OpenKey, Sealed, SealedError};
-use crate::watch::{Announcer, Watch};
+use crate::watch::{Announcer, Event, Watch};
 
 /// How often a batch is sealed anew because another replica made a new data key.
 const TRIES: usize = 4;
@@ -135,6 +135,16 @@ impl Store {
     /// The audit logs.
     pub fn audit(&self) -> Audit<'_> {
         Audit::new(self)
+    }
+
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.inner.keyring.keys()
+    }
+
+    /// Everything is another: whoever keeps copies reads again.
+    pub(crate) fn reload(&self) {
+        self.inner.keyring.forget();
+        self.inner.announcer.send(Event::Missed);
     }
 
     pub(crate) fn appended(&self) -> &Notify {

@@ -12,6 +12,7 @@ pub(crate) use entry::{chain, genesis};
 pub use export::{ExportError, verify_export};
 pub(crate) use log::Stored;
 pub use log::{Audit, AuditError, Follow};
+pub(crate) use verify::Verifier;
 pub use verify::{Broken, Verified};
 
 /// For the fuzzer: everything that is read back of a log.

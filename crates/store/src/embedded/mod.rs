@@ -1,32 +1,34 @@
 //! The embedded store: one file, one process.
 
-mod format;
+mod files;
+pub(crate) mod format;
+mod reader;
+mod restore;
 mod writer;
+
+pub(crate) use reader::Reader;
 
 #[doc(hidden)]
 pub use format::fuzz;
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageBackend, TableDefinition, TransactionError,
-    WriteTransaction,
+    Database, ReadableDatabase as _, ReadableTable, StorageBackend, TableDefinition, TransactionError, WriteTransaction,
 };
 
 use crate::audit::{Checkpoint, Hash, Stored, chain, genesis};
 use crate::backend::{Applied, Paged, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::error::{Conflict, OpenError, StoreError};
-use crate::record::{Entry, Id, MAX_BATCH_BYTES, MAX_PAGE, Query, Tenant, Time};
+use crate::record::{Entry, Id, Query, Tenant, Time};
 use crate::seal::{DataKeyRow, KeyId};
 use crate::watch::{Announcer, Change, Event};
+use files::{open_error, open_private};
 use format::Parts;
+use reader::{audit_end, data_key_row, malformed_value};
 use writer::{Writer, failed};
 
 /// Format of the file. A file of another one is refused.
@@ -84,59 +86,21 @@ impl Embedded {
         Ok(Self { database: Mutex::new(Some(database)), writer, announcer })
     }
 
-    fn read(&self) -> Result<redb::ReadTransaction, StoreError> {
+    fn read(&self) -> Result<Reader, StoreError> {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        database.ok_or(StoreError::Closed)?.begin_read().map_err(failed)
+        Ok(Reader(database.ok_or(StoreError::Closed)?.begin_read().map_err(failed)?))
     }
 
     pub(crate) async fn get(&self, id: &Id) -> Result<Option<Raw>, StoreError> {
-        let records = self.read()?.open_table(RECORDS).map_err(failed)?;
-        let Some(found) = records.get(format::key(id).as_slice()).map_err(failed)? else { return Ok(None) };
-        let parts = Parts::parse(found.value()).ok_or_else(|| malformed_value(id))?;
-        Ok(Some(Raw { entry: parts.entry(id.clone()), sealed: parts.sealed.to_vec() }))
+        self.read()?.get(id)
     }
 
     pub(crate) async fn list(&self, query: &Query, now: Time) -> Result<Paged<Raw, String>, StoreError> {
-        self.page(query, now, |entry, parts| Raw { entry, sealed: parts.sealed.to_vec() }, |raw| raw.sealed.len())
+        self.read()?.list(query, now)
     }
 
     pub(crate) async fn names(&self, query: &Query, now: Time) -> Result<Paged<Entry, String>, StoreError> {
-        self.page(query, now, |entry, _| entry, |_| 0)
-    }
-
-    fn page<T>(
-        &self,
-        query: &Query,
-        now: Time,
-        make: impl Fn(Entry, &Parts<'_>) -> T,
-        weight: impl Fn(&T) -> usize,
-    ) -> Result<Paged<T, String>, StoreError> {
-        let records = self.read()?.open_table(RECORDS).map_err(failed)?;
-        let (prefix, after) = format::range(query);
-        let from = match &after {
-            Some(after) if *after >= prefix => Bound::Excluded(after.as_slice()),
-            _ => Bound::Included(prefix.as_slice()),
-        };
-        let (mut page, mut bytes, mut last) = (Vec::new(), 0_usize, None);
-        for item in records.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)? {
-            let (key, value) = item.map_err(failed)?;
-            if !key.value().starts_with(&prefix) {
-                return Ok((page, None));
-            }
-            let id = format::id(key.value()).ok_or_else(|| malformed_key(key.value()))?;
-            let parts = Parts::parse(value.value()).ok_or_else(|| malformed_value(&id))?;
-            if parts.gone(now) {
-                continue;
-            }
-            if page.len() >= query.page() || bytes >= MAX_BATCH_BYTES {
-                return Ok((page, last));
-            }
-            last = Some(id.key().to_owned());
-            let item = make(parts.entry(id), &parts);
-            bytes = bytes.saturating_add(weight(&item));
-            page.push(item);
-        }
-        Ok((page, None))
+        self.read()?.names(query, now)
     }
 
     pub(crate) async fn apply(&self, batch: RawBatch, now: Time) -> Result<Applied, StoreError> {
@@ -161,7 +125,7 @@ impl Embedded {
 
     pub(crate) async fn purge(&self, now: Time, limit: usize) -> Result<u64, StoreError> {
         let due = {
-            let ends = self.read()?.open_table(ENDS).map_err(failed)?;
+            let ends = self.read()?.0.open_table(ENDS).map_err(failed)?;
             let end = format::end(now, &[0xff]);
             // Keys start with a letter or a digit, so this lies behind all that end now.
             let due = ends.range::<&[u8]>(..end.as_slice()).map_err(failed)?.take(limit);
@@ -192,16 +156,7 @@ impl Embedded {
     }
 
     pub(crate) async fn data_keys(&self, tenant: Option<&Tenant>) -> Result<Vec<DataKeyRow>, StoreError> {
-        let table = self.read()?.open_table(DATA_KEYS).map_err(failed)?;
-        let mut rows = Vec::new();
-        for item in table.iter().map_err(failed)? {
-            let (id, bytes) = item.map_err(failed)?;
-            let row = data_key_row(id.value(), bytes.value())?;
-            if tenant.is_none_or(|tenant| row.tenant == *tenant) {
-                rows.push(row);
-            }
-        }
-        Ok(rows)
+        self.read()?.data_keys(tenant)
     }
 
     pub(crate) async fn add_data_key(&self, row: &DataKeyRow, replaces: Option<u64>) -> Result<bool, StoreError> {
@@ -254,9 +209,7 @@ impl Embedded {
     }
 
     pub(crate) async fn key_uses(&self) -> Result<HashMap<u64, u64>, StoreError> {
-        let table = self.read()?.open_table(USES).map_err(failed)?;
-        let items = table.iter().map_err(failed)?;
-        items.map(|item| item.map(|(id, count)| (id.value(), count.value()))).collect::<Result<_, _>>().map_err(failed)
+        self.read()?.key_uses()
     }
 
     pub(crate) async fn retire(&self, data_key: u64) -> Result<Retired, StoreError> {
@@ -280,27 +233,7 @@ impl Embedded {
     }
 
     pub(crate) async fn outdated(&self, after: Option<&Id>) -> Result<Paged<Raw, Id>, StoreError> {
-        let active: Vec<u64> =
-            self.data_keys(None).await?.into_iter().filter(|row| row.active).map(|row| row.id).collect();
-        let records = self.read()?.open_table(RECORDS).map_err(failed)?;
-        let after = after.map(format::key);
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut page, mut bytes) = (Vec::new(), 0_usize);
-        // Looks at a bounded part of the records at a time.
-        for (seen, item) in records.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)?.enumerate() {
-            let (key, value) = item.map_err(failed)?;
-            let id = format::id(key.value()).ok_or_else(|| malformed_key(key.value()))?;
-            let parts = Parts::parse(value.value()).ok_or_else(|| malformed_value(&id))?;
-            let outdated = parts.data_key().is_some_and(|key| !active.contains(&key));
-            if outdated {
-                bytes = bytes.saturating_add(parts.sealed.len());
-                page.push(Raw { entry: parts.entry(id.clone()), sealed: parts.sealed.to_vec() });
-            }
-            if seen >= MAX_PAGE || bytes >= MAX_BATCH_BYTES {
-                return Ok((page, Some(id)));
-            }
-        }
-        Ok((page, None))
+        self.read()?.outdated(after)
     }
 
     pub(crate) async fn reseal(&self, values: Vec<Resealed>) -> Result<u64, StoreError> {
@@ -340,28 +273,15 @@ impl Embedded {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Stored>, StoreError> {
-        let items = self.numbered(AUDIT, tenant, after, limit)?;
-        let entry = |(sequence, mut hash): (u64, Vec<u8>)| {
-            let body = hash.split_off(hash.len().min(32));
-            Stored { sequence, hash, body }
-        };
-        Ok(items.into_iter().map(entry).collect())
+        self.read()?.audit_entries(tenant, after, limit)
     }
 
     pub(crate) async fn audit_end(&self, tenant: &Tenant) -> Result<Option<(u64, Hash)>, StoreError> {
-        let ends = self.read()?.open_table(AUDIT_ENDS).map_err(failed)?;
-        let end = ends.get(tenant.as_str()).map_err(failed)?;
-        end.map(|end| audit_end(tenant, end.value())).transpose()
+        self.read()?.audit_end(tenant)
     }
 
     pub(crate) async fn audit_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
-        let ends = self.read()?.open_table(AUDIT_ENDS).map_err(failed)?;
-        let mut tenants = Vec::new();
-        for item in ends.iter().map_err(failed)? {
-            let tenant = Tenant::new(item.map_err(failed)?.0.value());
-            tenants.push(tenant.map_err(|error| StoreError::Malformed(error.to_string()))?);
-        }
-        Ok(tenants)
+        self.read()?.audit_tenants()
     }
 
     pub(crate) async fn add_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
@@ -384,29 +304,12 @@ impl Embedded {
         after: u64,
         limit: usize,
     ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        self.numbered(CHECKPOINTS, tenant, after, limit)
+        self.read()?.checkpoints(tenant, after, limit)
     }
 
-    /// Items of a tenant behind a number, in order.
-    fn numbered(
-        &self,
-        table: Table,
-        tenant: &Tenant,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        let table = self.read()?.open_table(table).map_err(failed)?;
-        let from = format::numbered(tenant, after);
-        let to = format::numbered(tenant, u64::MAX);
-        let range = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));
-        let mut items = Vec::new();
-        for item in table.range::<&[u8]>(range).map_err(failed)?.take(limit) {
-            let (key, value) = item.map_err(failed)?;
-            let number = key.value().last_chunk().copied().map(u64::from_be_bytes);
-            let number = number.ok_or_else(|| malformed_key(key.value()))?;
-            items.push((number, value.value().to_vec()));
-        }
-        Ok(items)
+    /// Everything as it is now.
+    pub(crate) async fn snapshot(&self) -> Result<Reader, StoreError> {
+        self.read()
     }
 
     /// Writes what waits and lets go of the file.
@@ -510,13 +413,6 @@ fn append(transaction: &WriteTransaction, entries: &[(Tenant, Vec<u8>)]) -> Resu
     Ok(())
 }
 
-fn audit_end(tenant: &Tenant, end: &[u8]) -> Result<(u64, Hash), StoreError> {
-    let parts = end.split_first_chunk().and_then(|(number, hash)| Some((number, hash.try_into().ok()?)));
-    let (number, hash) =
-        parts.ok_or_else(|| StoreError::Malformed(format!("the end of {tenant}'s audit log in an unknown form")))?;
-    Ok((u64::from_be_bytes(*number), hash))
-}
-
 /// Counts a value that is sealed with a data key, or one that is not any more.
 fn count_use(uses: &mut redb::Table<'_, u64, u64>, data_key: Option<u64>, more: bool) -> Result<(), StoreError> {
     let Some(data_key) = data_key else { return Ok(()) };
@@ -528,54 +424,6 @@ fn count_use(uses: &mut redb::Table<'_, u64, u64>, data_key: Option<u64>, more: 
         uses.insert(data_key, count).map_err(failed)?;
     }
     Ok(())
-}
-
-fn data_key_row(id: u64, bytes: &[u8]) -> Result<DataKeyRow, StoreError> {
-    let row = DataKeyRow::decode(bytes).filter(|row| row.id == id);
-    row.ok_or_else(|| StoreError::Malformed(format!("data key {id:016x} of an unknown form")))
-}
-
-fn malformed_value(id: &Id) -> StoreError {
-    StoreError::Malformed(format!("{id} of an unknown form"))
-}
-
-fn malformed_key(key: &[u8]) -> StoreError {
-    StoreError::Malformed(format!("a record with key {}", hex::encode(key.get(..64).unwrap_or(key))))
-}
-
-/// Opens a file that only its owner may use, in a folder that only its owner may use; makes both where there are none.
-fn open_private(path: &Path) -> Result<File, OpenError> {
-    let failed = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: io::Error| OpenError::File { path, why: error.to_string() }
-    };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    if !folder.try_exists().map_err(failed(&folder))? {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed(&folder))?;
-    }
-    let private = |path: &Path, expected| {
-        let mode = std::fs::metadata(path).map_err(failed(path))?.mode() & 0o777;
-        let open = mode & 0o077 != 0;
-        if open { Err(OpenError::Open { path: path.display().to_string(), mode, expected }) } else { Ok(()) }
-    };
-    private(&folder, 0o700)?;
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(failed(path))?;
-    private(path, 0o600)?;
-    Ok(file)
-}
-
-fn open_error(path: &str, error: DatabaseError) -> OpenError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
-        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Foreign(path.to_owned())
-        }
-        other => OpenError::File { path: path.to_owned(), why: other.to_string() },
-    }
 }
 
 /// Checks the format of the file, or makes its tables where there are none.

@@ -4,12 +4,16 @@
 //! behind it. What several replicas must agree on is in functions of the database (`migrations/`).
 
 mod append;
+mod audit;
 mod call;
 mod listen;
 mod pool;
+mod restore;
+mod snapshot;
 mod url;
 
 pub(crate) use listen::fuzz;
+pub(crate) use snapshot::Snapshot;
 pub use url::{PostgresOptions, UrlError};
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +25,6 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Row as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
-use crate::audit::{Checkpoint, Hash, Stored};
 use crate::backend::{Applied, Paged, Raw, RawBatch, RawOp, Resealed, Retired};
 use crate::error::{Conflict, OpenError, StoreError};
 use crate::record::{Entry, Expected, Id, Kind, MAX_BATCH, MAX_BATCH_BYTES, Query, Tenant, Time};
@@ -34,6 +37,9 @@ use call::{Caller, Failed, arguments, classify};
 const PART: i64 = 64;
 /// SQLSTATE of a value whose data key is not there, and of a data key that has values.
 const FOREIGN_KEY: &str = "23503";
+/// Data keys of a tenant, or all.
+const DATA_KEYS: &str = "SELECT id, tenant, key_id, wrapped, created, active FROM belljar_data_keys \
+     WHERE tenant = $1 OR $1 IS NULL ORDER BY id";
 /// Where it is written down which migrations were made.
 const MIGRATIONS: &str = "belljar_migrations";
 
@@ -148,9 +154,7 @@ impl Postgres {
     }
 
     pub(crate) async fn data_keys(&self, tenant: Option<&Tenant>) -> Result<Vec<DataKeyRow>, StoreError> {
-        let sql = "SELECT id, tenant, key_id, wrapped, created, active FROM belljar_data_keys \
-             WHERE tenant = $1 OR $1 IS NULL ORDER BY id";
-        let rows = self.caller.read(sql, arguments![tenant.map(Tenant::as_str)]).await?;
+        let rows = self.caller.read(DATA_KEYS, arguments![tenant.map(Tenant::as_str)]).await?;
         rows.iter().map(data_key_row).collect()
     }
 
@@ -197,10 +201,9 @@ impl Postgres {
     pub(crate) async fn outdated(&self, after: Option<&Id>) -> Result<Paged<Raw, Id>, StoreError> {
         let sql = "SELECT tenant, kind, key, revision, expires, value FROM belljar_records \
              WHERE data_key = ANY (ARRAY (SELECT id FROM belljar_data_keys WHERE NOT active)) \
-                 AND ($1::text IS NULL OR (tenant, kind, key) > ($1, $2, $3)) \
+                 AND (tenant, kind, key) > ($1, $2, $3) \
              ORDER BY tenant, kind, key LIMIT $4";
-        let tenant = after.map(|id| id.tenant().as_str());
-        let (kind, key) = (after.map(|id| code(id.kind())), after.map(|id| id.key().as_bytes()));
+        let (tenant, kind, key) = behind(after);
         let rows = self.caller.read_long(sql, arguments![tenant, kind, key, PART]).await?;
         let page = rows.iter().map(|row| raw(full_id(row)?, row)).collect::<Result<Vec<Raw>, StoreError>>()?;
         let full = i64::try_from(page.len()).is_ok_and(|length| length >= PART);
@@ -231,62 +234,9 @@ impl Postgres {
         Ok(done)
     }
 
-    pub(crate) async fn append(&self, tenant: &Tenant, bodies: Vec<Vec<u8>>) -> Result<(), StoreError> {
-        self.appender.append(&self.caller, tenant, bodies).await
-    }
-
-    pub(crate) async fn audit_entries(
-        &self,
-        tenant: &Tenant,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Stored>, StoreError> {
-        let sql = "SELECT sequence, hash, body FROM belljar_audit WHERE tenant = $1 AND sequence > $2 \
-             ORDER BY sequence LIMIT $3";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.caller.read(sql, arguments![tenant.as_str(), signed(after), limit]).await?;
-        let stored = |row: &PgRow| {
-            let sequence = unsigned(column(row, "sequence")?)?;
-            Ok(Stored { sequence, hash: column(row, "hash")?, body: column(row, "body")? })
-        };
-        rows.iter().map(stored).collect()
-    }
-
-    pub(crate) async fn audit_end(&self, tenant: &Tenant) -> Result<Option<(u64, Hash)>, StoreError> {
-        let sql = "SELECT sequence, hash FROM belljar_audit_heads WHERE tenant = $1";
-        let rows = self.caller.read(sql, arguments![tenant.as_str()]).await?;
-        let end = |row: &PgRow| {
-            let hash: &[u8] = column(row, "hash")?;
-            let hash = hash.try_into().map_err(|_| malformed("the end of an audit log in an unknown form"))?;
-            Ok((unsigned(column(row, "sequence")?)?, hash))
-        };
-        rows.first().map(end).transpose()
-    }
-
-    pub(crate) async fn audit_tenants(&self) -> Result<Vec<Tenant>, StoreError> {
-        let rows = self.caller.read("SELECT tenant FROM belljar_audit_heads ORDER BY tenant", arguments![]).await?;
-        rows.iter().map(tenant_of).collect()
-    }
-
-    pub(crate) async fn add_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
-        let sql = "WITH added AS (INSERT INTO belljar_audit_checkpoints VALUES ($1, $2, $3) ON CONFLICT DO NOTHING \
-                 RETURNING 1) SELECT count(*) FROM added";
-        let body = checkpoint.body();
-        let arguments = arguments![checkpoint.tenant.as_str(), signed(checkpoint.sequence), body.as_slice()];
-        Ok(count(self.caller.write(sql, arguments).await?)? == 1)
-    }
-
-    pub(crate) async fn checkpoints(
-        &self,
-        tenant: &Tenant,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        let sql = "SELECT sequence, body FROM belljar_audit_checkpoints WHERE tenant = $1 AND sequence > $2 \
-             ORDER BY sequence LIMIT $3";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.caller.read(sql, arguments![tenant.as_str(), signed(after), limit]).await?;
-        rows.iter().map(|row| Ok((unsigned(column(row, "sequence")?)?, column(row, "body")?))).collect()
+    /// Everything as it is now.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::new(self.caller.connect_long().await?).await
     }
 
     pub(crate) async fn close(&self) {
@@ -483,6 +433,11 @@ fn malformed(what: &str) -> StoreError {
 
 fn code(kind: Kind) -> i16 {
     kind.code().into()
+}
+
+/// The record behind which a part starts; before all records there is none.
+fn behind(after: Option<&Id>) -> (&str, i16, &[u8]) {
+    after.map_or(("", 0, &[]), |id| (id.tenant().as_str(), code(id.kind()), id.key().as_bytes()))
 }
 
 fn column<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(

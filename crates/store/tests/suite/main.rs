@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod auditing;
+mod backups;
 mod file;
 mod model;
 mod place;
@@ -44,6 +45,10 @@ fn main() {
         auditing::a_whole_log_verifies,
         auditing::the_first_broken_entry_is_named,
         auditing::exports_verify_by_themselves,
+        backups::a_backup_comes_back_on_every_medium,
+        backups::a_state_hash_is_of_everything,
+        backups::a_backup_is_of_one_moment,
+        backups::a_backup_that_is_not_whole_is_refused,
         sealing::nothing_is_stored_in_the_clear,
         sealing::a_changed_or_moved_value_is_refused,
         sealing::another_key_does_not_open_a_store,
