@@ -172,10 +172,14 @@ async fn attest(
         return refuse_message("tee-pubkey", "an ec key on p-256", e.to_string(), &e.to_string());
     }
     match broker.attest(session, &nonce, message) {
-        Answer::Admitted { token, cookie, expires } => {
+        Answer::Admitted { token, cookie, expires, record } => {
+            broker.note(&tenant, &record, "attest", "", "admitted").await;
             with_cookie(json(StatusCode::OK, &Token { token }), &cookie, expires)
         }
-        Answer::Refused { denial } => refuse(&format!("{} is not as expected (denial {})", denial.claim, denial.id)),
+        Answer::Refused { denial } => {
+            broker.note(&tenant, &denial.id, "attest", &denial.claim, "refused").await;
+            refuse(&format!("{} is not as expected (denial {})", denial.claim, denial.id))
+        }
     }
 }
 

@@ -33,6 +33,7 @@
 
 mod api;
 mod appraisal;
+pub mod audit;
 mod collateral;
 pub mod config;
 mod files;

@@ -2,6 +2,7 @@
 
 use crate::{
     api::{Caller, workloads},
+    audit::Event,
     keep::{KeepError, Kind},
     principal::Principal,
     revocation::{Revocation, Revocations},
@@ -23,9 +24,22 @@ fn encoded(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, KeepError> {
 }
 
 impl Broker {
-    /// Notes what somebody did.
-    pub(crate) fn audit(&self, caller: &Caller, action: &str, object: &str) {
+    /// Writes down what somebody is about to do. Nothing is done that cannot be written down.
+    pub(crate) async fn audit(&self, caller: &Caller, action: &str, object: &str) -> Result<(), KeepError> {
         tracing::info!(tenant = %caller.tenant, actor = %caller.name, action, object, "audit");
+        let Some(audit) = self.audit_log() else { return Ok(()) };
+        audit.record(self.event(&caller.tenant, &caller.name, action, object, "done")).await
+    }
+
+    pub(crate) fn event(&self, tenant: &str, actor: &str, action: &str, object: &str, outcome: &str) -> Event {
+        Event {
+            tenant: tenant.to_owned(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+            object: object.to_owned(),
+            outcome: outcome.to_owned(),
+            at: self.now(),
+        }
     }
 
     /// Reads everything that is kept.
@@ -48,19 +62,19 @@ impl Broker {
         value: Zeroizing<Vec<u8>>,
         action: &str,
     ) -> Result<(), KeepError> {
+        self.audit(caller, action, key).await?;
         self.keep().put(&caller.tenant, kind, key, value).await?;
-        self.tenant_or_new(&caller.tenant).load(&caller.tenant, self.keep(), kind).await?;
-        self.audit(caller, action, key);
-        Ok(())
+        self.tenant_or_new(&caller.tenant).load(&caller.tenant, self.keep(), kind).await
     }
 
     /// Removes one record. False when it was not there.
     pub(crate) async fn remove(&self, caller: &Caller, kind: Kind, key: &str, action: &str) -> Result<bool, KeepError> {
-        let removed = self.keep().delete(&caller.tenant, kind, key).await?;
-        if removed {
-            self.tenant_or_new(&caller.tenant).load(&caller.tenant, self.keep(), kind).await?;
-            self.audit(caller, action, key);
+        if self.keep().get(&caller.tenant, kind, key).await?.is_none() {
+            return Ok(false);
         }
+        self.audit(caller, action, key).await?;
+        let removed = self.keep().delete(&caller.tenant, kind, key).await?;
+        self.tenant_or_new(&caller.tenant).load(&caller.tenant, self.keep(), kind).await?;
         Ok(removed)
     }
 
@@ -70,17 +84,16 @@ impl Broker {
         path: &str,
         content: Zeroizing<Vec<u8>>,
     ) -> Result<(), KeepError> {
-        self.keep().put(&caller.tenant, Kind::Resource, path, content).await?;
-        self.audit(caller, "resource.put", path);
-        Ok(())
+        self.audit(caller, "resource.put", path).await?;
+        self.keep().put(&caller.tenant, Kind::Resource, path, content).await.map(|_| ())
     }
 
     pub(crate) async fn delete_resource(&self, caller: &Caller, path: &str) -> Result<bool, KeepError> {
-        let deleted = self.keep().delete(&caller.tenant, Kind::Resource, path).await?;
-        if deleted {
-            self.audit(caller, "resource.delete", path);
+        if self.keep().get(&caller.tenant, Kind::Resource, path).await?.is_none() {
+            return Ok(false);
         }
-        Ok(deleted)
+        self.audit(caller, "resource.delete", path).await?;
+        self.keep().delete(&caller.tenant, Kind::Resource, path).await
     }
 
     pub(crate) async fn rule_sets(&self, tenant: &str) -> Result<Vec<RuleSet>, KeepError> {
@@ -102,8 +115,8 @@ impl Broker {
             let bytes = encoded(&value)?;
             let hash = hex::encode(digest(&SHA256, &bytes));
             let key = format!("{}/{}/{hash:.16}", value.set, value.name);
+            self.audit(caller, "reference.add", &key).await?;
             self.keep().put(&caller.tenant, Kind::Reference, &key, bytes).await?;
-            self.audit(caller, "reference.add", &key);
         }
         self.tenant_or_new(&caller.tenant).load(&caller.tenant, self.keep(), Kind::Reference).await
     }
@@ -120,8 +133,8 @@ impl Broker {
             let value: ReferenceValue =
                 serde_json::from_slice(&kept.value).map_err(|e| KeepError::Failed(e.to_string()))?;
             if value.set == set && name.is_none_or(|name| value.name == name) {
+                self.audit(caller, "reference.delete", &kept.key).await?;
                 self.keep().delete(&caller.tenant, Kind::Reference, &kept.key).await?;
-                self.audit(caller, "reference.delete", &kept.key);
                 removed += 1;
             }
         }
@@ -150,16 +163,15 @@ impl Broker {
 
     pub(crate) async fn put_principal(&self, caller: &Caller, principal: Principal) -> Result<(), KeepError> {
         let (tenant, name) = (principal.tenant.clone(), principal.name.clone());
+        self.audit(caller, "principal.add", &format!("{tenant}/{name} as {}", principal.role)).await?;
         self.keep().put(&tenant, Kind::Admin, &name, encoded(&principal)?).await?;
-        self.tenant_or_new(&tenant).load(&tenant, self.keep(), Kind::Admin).await?;
-        self.audit(caller, "principal.add", &format!("{tenant}/{name}"));
-        Ok(())
+        self.tenant_or_new(&tenant).load(&tenant, self.keep(), Kind::Admin).await
     }
 
     pub(crate) async fn put_tenant(&self, caller: &Caller, name: &str) -> Result<(), KeepError> {
+        self.audit(caller, "tenant.add", name).await?;
         self.keep().put(DEFAULT_TENANT, Kind::Tenant, name, Zeroizing::new(b"{}".to_vec())).await?;
         self.tenant_or_new(name);
-        self.audit(caller, "tenant.add", name);
         Ok(())
     }
 
@@ -167,6 +179,7 @@ impl Broker {
     pub(crate) async fn register_for(&self, caller: &Caller, workload: Workload) -> Result<WorkloadId, WorkloadError> {
         let registered = self.prepare(workload)?;
         let id = registered.id.clone();
+        self.audit(caller, "workload.register", &format!("{} {id}", registered.workload.name)).await?;
         self.admit_workload(&caller.tenant, registered.clone())?;
         let order = self.keep().next_order().await?;
         let (key, value) = (id.to_string(), workloads::kept(&registered, order)?);
@@ -174,17 +187,17 @@ impl Broker {
             self.forget_workload(&caller.tenant, &id);
             return Err(error.into());
         }
-        self.audit(caller, "workload.register", &format!("{} {id}", registered.workload.name));
         Ok(id)
     }
 
     /// Withdraws a workload. False when it was not known.
     pub(crate) async fn withdraw_for(&self, caller: &Caller, id: &WorkloadId) -> Result<bool, KeepError> {
-        let kept = self.keep().delete(&caller.tenant, Kind::Workload, &id.to_string()).await?;
-        let held = self.forget_workload(&caller.tenant, id);
-        if kept || held {
-            self.audit(caller, "workload.withdraw", &id.to_string());
+        if !self.known_of(&caller.tenant).iter().any(|known| known.id == *id) {
+            return Ok(false);
         }
+        self.audit(caller, "workload.withdraw", &id.to_string()).await?;
+        let held = self.forget_workload(&caller.tenant, id);
+        let kept = self.keep().delete(&caller.tenant, Kind::Workload, &id.to_string()).await?;
         Ok(kept || held)
     }
 }

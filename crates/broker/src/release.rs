@@ -113,7 +113,9 @@ impl Broker {
             Err(Why { claim, expected, found, owner }) => {
                 let denial = self.denial(path, claim, expected, found, owner);
                 tracing::warn!(%denial, "resource refused");
-                self.note(&identity, path, now, None, Some(denial.clone()));
+                self.note(&identity.tenant, &identity.record, "release", &format!("{path} {}", denial.id), "denied")
+                    .await;
+                self.add(&identity, path, now, None, Some(denial.clone()));
                 return Resolved::Refused { denial };
             }
         };
@@ -129,14 +131,23 @@ impl Broker {
         };
         match content {
             Some(content) => {
-                self.note(&identity, path, now, Some(content.len()), None);
+                // Nothing leaves that is not written down.
+                if let Some(audit) = self.audit_log() {
+                    let actor = format!("workload {}", identity.record);
+                    let event = self.event(&identity.tenant, &actor, "release", path, "released");
+                    if let Err(error) = audit.record(event).await {
+                        tracing::error!(%error, "resource not released");
+                        return Resolved::Away;
+                    }
+                }
+                self.add(&identity, path, now, Some(content.len()), None);
                 tracing::info!(record = %identity.record, "resource released");
                 Resolved::Content { content, tee_key: identity.tee_key }
             }
             None => {
                 let (expected, found) = ("a stored resource", "a rule names it, but it is not stored");
                 let denial = self.denial(path, "resource".into(), expected.into(), found.into(), owner);
-                self.note(&identity, path, now, None, Some(denial));
+                self.add(&identity, path, now, None, Some(denial));
                 Resolved::Absent
             }
         }
@@ -147,7 +158,7 @@ impl Broker {
         Denial { id, refused: format!("resource {path}"), claim, expected, found, owner }
     }
 
-    fn note(&self, identity: &Identity, path: &str, at: u64, bytes: Option<usize>, denial: Option<Denial>) {
+    fn add(&self, identity: &Identity, path: &str, at: u64, bytes: Option<usize>, denial: Option<Denial>) {
         self.add_release(&identity.record, Release { at, resource: path.into(), bytes, denial });
     }
 }

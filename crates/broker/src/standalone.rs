@@ -2,6 +2,7 @@
 //! everything in its data directory.
 
 use crate::{
+    audit::Audit,
     config::{AdminToken, Config, ConfigError},
     files::{self, FileError},
     keep::{File, Keep, KeepError, Kind},
@@ -73,6 +74,7 @@ pub struct Standalone {
     token_file: PathBuf,
     made: Vec<PathBuf>,
     background: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
 }
 
 impl Standalone {
@@ -102,7 +104,11 @@ impl Standalone {
             ..Config::default()
         };
         let session_key = session_key(&keep).await?;
+        let audit_key = shared_key(&keep, "audit", || Ok(TokenKey::generate_pkcs8()?)).await?;
+        let (audit, writer) = Audit::new(keep.clone(), &audit_key)?;
         let broker = Broker::with_keep(config, keep, session_key)?;
+        broker.start_audit(audit);
+        let writer = tokio::spawn(writer);
         broker.load().await?;
         if settings.allow_software_tee {
             tracing::warn!(
@@ -124,7 +130,7 @@ impl Standalone {
         }
         let url = listening.first().map(|first| first.url().to_string()).unwrap_or_default();
         files::write_public(&data.join(URL_FILE), &url)?;
-        Ok(Self { broker, listening, token_file, made, background })
+        Ok(Self { broker, listening, token_file, made, background, writer })
     }
 
     /// The broker.
@@ -157,6 +163,12 @@ impl Standalone {
             stopping.spawn(listening.shutdown());
         }
         while stopping.join_next().await.is_some() {}
+        if let Some(audit) = self.broker.audit_log() {
+            audit.checkpoint().await;
+        }
+        // Everything is written; the store is free for the next one.
+        self.writer.abort();
+        let _ = self.writer.await;
     }
 }
 

@@ -1,5 +1,6 @@
 use crate::{
     appraisal::{self, Appraised, Known},
+    audit::Audit,
     collateral::{self, Shelf},
     config::{AdminToken, Clock, Config, ConfigError, Limits},
     keep::Keep,
@@ -21,7 +22,7 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
 };
 use tokio::sync::broadcast;
 
@@ -41,6 +42,7 @@ struct Inner {
     admin_token: Option<AdminToken>,
     limits: Limits,
     clock: Arc<dyn Clock>,
+    audit: OnceLock<Audit>,
     session_key: SessionKey,
     used: Mutex<Used>,
     records: Mutex<Ring>,
@@ -57,7 +59,7 @@ pub(crate) struct Message {
 
 /// What an attestation ends in.
 pub(crate) enum Answer {
-    Admitted { token: String, cookie: String, expires: u64 },
+    Admitted { token: String, cookie: String, expires: u64, record: String },
     Refused { denial: Denial },
 }
 
@@ -101,6 +103,7 @@ impl Broker {
             admin_token,
             limits,
             clock,
+            audit: OnceLock::new(),
             session_key,
             used: Mutex::new(Used::new(limits.sessions)),
             records: Mutex::new(Ring::new(limits.records)),
@@ -200,6 +203,16 @@ impl Broker {
     pub(crate) fn tenant_or_new(&self, name: &str) -> Arc<Tenant> {
         let mut tenants = self.inner.tenants.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tenants.entry(name.to_owned()).or_default())
+    }
+
+    /// The audit log; a broker inside another process has none.
+    pub(crate) fn audit_log(&self) -> Option<&Audit> {
+        self.inner.audit.get()
+    }
+
+    /// Writes everything down from now on.
+    pub(crate) fn start_audit(&self, audit: Audit) {
+        let _ = self.inner.audit.set(audit);
     }
 
     pub(crate) fn keep(&self) -> &Keep {
@@ -320,7 +333,7 @@ impl Broker {
                 record.admitted = true;
                 record.token = Some(token.clone());
                 tracing::info!(record = %record.id, tee = %record.tee, "workload admitted");
-                Answer::Admitted { token, cookie, expires }
+                Answer::Admitted { token, cookie, expires, record: record.id.clone() }
             }
             None => {
                 let denial = Denial {
@@ -337,6 +350,14 @@ impl Broker {
         };
         self.publish(record);
         answer
+    }
+
+    /// Writes down what came of a handshake's request.
+    pub(crate) async fn note(&self, tenant: &str, record: &str, action: &str, object: &str, outcome: &str) {
+        // Of a tenant that is not there nothing is kept.
+        if let (Some(audit), Some(_)) = (self.audit_log(), self.tenant(tenant)) {
+            audit.note(self.event(tenant, &format!("workload {record}"), action, object, outcome)).await;
+        }
     }
 
     /// Records an attestation that could not even be appraised, and gives its denial.

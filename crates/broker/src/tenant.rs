@@ -116,7 +116,7 @@ impl Tenant {
                 workloads.sort_by_key(|(order, _)| *order);
                 replace(&self.workloads, workloads.into_iter().map(|(_, workload)| workload).collect());
             }
-            Kind::Tenant | Kind::Resource | Kind::Key => {}
+            Kind::Tenant | Kind::Resource | Kind::Key | Kind::Audit | Kind::Checkpoint => {}
         }
         Ok(())
     }

@@ -412,58 +412,8 @@ async fn common_tls(
     stream: tokio::io::DuplexStream,
     pin: belljar_rcar::SpkiPin,
 ) -> tokio_rustls::client::TlsStream<tokio::io::DuplexStream> {
-    use rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-    use std::sync::Arc;
-
-    #[derive(Debug)]
-    struct Anything(belljar_rcar::SpkiPin);
-
-    impl ServerCertVerifier for Anything {
-        fn verify_server_cert(
-            &self,
-            cert: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            assert_eq!(belljar_rcar::SpkiPin::of_certificate(cert), Some(self.0));
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            panic!("tls 1.2 was spoken")
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            default_provider().signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything(pin)))
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(ServerName::try_from("x").unwrap(), stream).await.unwrap()
+    let connector = common::connector(rustls::crypto::aws_lc_rs::default_provider(), pin);
+    connector.connect(rustls::pki_types::ServerName::try_from("x").unwrap(), stream).await.unwrap()
 }
 
 #[test]

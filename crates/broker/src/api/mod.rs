@@ -16,11 +16,13 @@
 //! | `DELETE /belljar/v1/references?set=&name=` | operator | 200 how many were removed |
 //! | `GET`, `POST`, `DELETE /belljar/v1/revocations` | auditor, operator | 200, 201, 204 |
 //! | `GET`, `POST`, `DELETE /belljar/v1/principals` | owner | 200, 201 with the token, 204 |
+//! | `GET /belljar/v1/audit?after=` | auditor | 200 entries, 1000 at most, checkpoints and their key |
 //! | `GET`, `POST /belljar/v1/tenants` | owner of the broker | 200, 201 with the token of its first owner |
 //!
 //! Each needs `Authorization: Bearer TOKEN`; without an admin token the paths do not exist. The broker's own token is the owner
 //! of every tenant, and says whose by `Belljar-Tenant: NAME`.
 
+mod audit;
 mod policies;
 mod principals;
 mod references;
@@ -154,6 +156,7 @@ pub(crate) fn routes(broker: &Broker) -> Router<Broker> {
         .route("/belljar/v1/revocations", get(revocations::list).post(revocations::add).delete(revocations::remove))
         .route("/belljar/v1/principals", get(principals::list).post(principals::add))
         .route("/belljar/v1/principals/{name}", delete(principals::remove))
+        .route("/belljar/v1/audit", get(audit::list))
         .route("/belljar/v1/tenants", get(principals::tenants).post(principals::add_tenant))
         .layer(middleware::from_fn_with_state(broker.clone(), authorized))
 }

@@ -92,7 +92,7 @@ pub(super) async fn reveal(
     let path = path(segments)?;
     let kept = broker.keep().get(&caller.tenant, Kind::Resource, &path).await.map_err(|e| refuse_keep(&e))?;
     let Some(kept) = kept else { return Ok(error(StatusCode::NOT_FOUND, "NotFound", "no such resource")) };
-    broker.audit(&caller, "resource.reveal", &path);
+    broker.audit(&caller, "resource.reveal", &path).await.map_err(|e| refuse_keep(&e))?;
     let mut response = Response::new(Body::from(kept.value.to_vec()));
     let octets = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, octets);

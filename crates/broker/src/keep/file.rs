@@ -128,16 +128,31 @@ impl File {
     }
 
     pub(crate) fn write(&self, tenant: &str, kind: Kind, key: &str, value: &[u8]) -> Result<u64, KeepError> {
-        let name = name(tenant, kind, key);
+        self.put([(name(tenant, kind, key), value)])
+    }
+
+    /// Several values in one commit.
+    pub(crate) fn write_all(
+        &self,
+        kind: Kind,
+        values: &[(String, String, Zeroizing<Vec<u8>>)],
+    ) -> Result<(), KeepError> {
+        let named = values.iter().map(|(tenant, key, value)| (name(tenant, kind, key), value.as_slice()));
+        self.put(named).map(|_| ())
+    }
+
+    /// Puts values under their whole names; the last one's revision.
+    fn put<'a>(&self, values: impl IntoIterator<Item = (Vec<u8>, &'a [u8])>) -> Result<u64, KeepError> {
         let write = self.database.begin_write().map_err(failed)?;
         let revision = {
             let mut meta = write.open_table(META).map_err(failed)?;
-            let last = meta.get("revision").map_err(failed)?.map_or(0, |value| value.value());
-            let revision = last.saturating_add(1);
-            meta.insert("revision", revision).map_err(failed)?;
-            let sealed = self.seal(&name, revision, value)?;
+            let mut revision = meta.get("revision").map_err(failed)?.map_or(0, |value| value.value());
             let mut table = write.open_table(RECORDS).map_err(failed)?;
-            table.insert(name.as_slice(), sealed.as_slice()).map_err(failed)?;
+            for (name, value) in values {
+                revision = revision.saturating_add(1);
+                table.insert(name.as_slice(), self.seal(&name, revision, value)?.as_slice()).map_err(failed)?;
+            }
+            meta.insert("revision", revision).map_err(failed)?;
             revision
         };
         write.commit().map_err(failed)?;

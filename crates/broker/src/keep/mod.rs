@@ -7,6 +7,7 @@ mod memory;
 pub(crate) use file::File;
 
 use memory::Memory;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What a record is about; the order is that of listings.
@@ -28,6 +29,10 @@ pub(crate) enum Kind {
     Admin,
     /// A key of the broker's; secret.
     Key,
+    /// An entry of the audit log.
+    Audit,
+    /// A signed checkpoint of the audit log.
+    Checkpoint,
 }
 
 impl Kind {
@@ -42,6 +47,8 @@ impl Kind {
             Self::Revocation => 6,
             Self::Admin => 7,
             Self::Key => 8,
+            Self::Audit => 9,
+            Self::Checkpoint => 10,
         }
     }
 }
@@ -63,17 +70,18 @@ pub enum KeepError {
     Failed(String),
 }
 
-/// The keeper.
+/// The keeper. Clones are handles of the same one.
+#[derive(Clone)]
 pub(crate) enum Keep {
     /// For as long as the process lives.
-    Memory(Memory),
+    Memory(Arc<Memory>),
     /// In a file.
     File(File),
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self::Memory(Memory::default())
+        Self::Memory(Arc::default())
     }
 }
 
@@ -133,6 +141,23 @@ impl Keep {
         }
         self.put(tenant, kind, key, value.clone()).await?;
         Ok(value)
+    }
+
+    /// Keeps several values together or not at all: tenant, key, value of each.
+    pub(crate) async fn put_all(
+        &self,
+        kind: Kind,
+        values: Vec<(String, String, Zeroizing<Vec<u8>>)>,
+    ) -> Result<(), KeepError> {
+        match self {
+            Self::Memory(memory) => {
+                for (tenant, key, value) in values {
+                    memory.write(&tenant, kind, &key, value);
+                }
+                Ok(())
+            }
+            Self::File(file) => blocking(file, move |file| file.write_all(kind, &values)).await,
+        }
     }
 
     /// A number that is greater than all before.

@@ -204,3 +204,56 @@ pub fn refusal(error: ClientError) -> (u16, String, String) {
         other => panic!("not a refusal: {other:?}"),
     }
 }
+
+/// A client's side of TLS 1.3 that takes this key and no other, with this cryptography.
+pub fn connector(provider: rustls::crypto::CryptoProvider, pin: belljar_rcar::SpkiPin) -> tokio_rustls::TlsConnector {
+    use rustls::{
+        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, ServerName, UnixTime},
+    };
+    #[derive(Debug)]
+    struct Anything(belljar_rcar::SpkiPin);
+
+    impl ServerCertVerifier for Anything {
+        fn verify_server_cert(
+            &self,
+            cert: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            assert_eq!(belljar_rcar::SpkiPin::of_certificate(cert), Some(self.0));
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            panic!("tls 1.2 was spoken")
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            default_provider().signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything(pin)))
+        .with_no_client_auth();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}

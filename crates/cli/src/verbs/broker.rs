@@ -1,5 +1,6 @@
 //! `belljar broker`: serves one, and administers one that runs here or elsewhere.
 
+pub mod audit;
 pub mod explain;
 pub mod policy;
 pub mod principal;
@@ -44,6 +45,9 @@ pub enum BrokerVerb {
         after_help = "Example: belljar broker explain 0f1e2d3c4b5a\nExample: belljar broker explain 0f1e2d3c4b5a --policy new.toml --resource team/key/1"
     )]
     Explain(explain::Explain),
+    /// Who did what, and what became of it
+    #[command(after_help = "Example: belljar broker audit --follow\nExample: belljar broker audit verify")]
+    Audit(Box<audit::Audit>),
     /// Who administers a tenant
     #[command(subcommand)]
     Principal(principal::PrincipalVerb),
@@ -64,6 +68,7 @@ impl BrokerVerb {
             Self::Revoke(verb) => verb.execute(paths, format).await,
             Self::Revocations(verb) => verb.execute(paths, format).await,
             Self::Explain(verb) => verb.execute(paths, format).await,
+            Self::Audit(verb) => verb.execute(paths, format).await,
             Self::Principal(verb) => verb.execute(paths, format).await,
             Self::Tenant(verb) => verb.execute(paths, format).await,
         }
