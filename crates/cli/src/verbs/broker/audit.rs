@@ -11,11 +11,11 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::target::Target;
-use crate::evidence::answer::time;
 use crate::evidence::file;
 use crate::failure::Failure;
 use crate::output::{Format, json, table};
 use crate::paths::Paths;
+use belljar_evidence::time::rfc3339;
 
 /// How often `--follow` asks.
 const ROUND: Duration = Duration::from_secs(1);
@@ -148,7 +148,7 @@ fn check(log: &Log, seen: u64, format: Format) -> Result<i32, Failure> {
 fn row(entry: &Entry) -> Vec<String> {
     vec![
         entry.sequence.to_string(),
-        time(entry.at),
+        rfc3339(entry.at),
         entry.actor.clone(),
         entry.action.clone(),
         entry.outcome.clone(),
