@@ -1,15 +1,13 @@
 //! `belljar measure snp|software|tdx|sgx|tpm|pod`: predicted launch measurements.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod tdx;
+mod tpm;
 
-use belljar_evidence::eventlog;
-use belljar_evidence::tpm::Hash;
+use std::path::{Path, PathBuf};
 
 use belljar_guest_image::GuestImage;
 use belljar_launch::PredictionError;
 use belljar_measure::sgx::MAX_ENCLAVE;
-use belljar_measure::tdx::Order;
 use belljar_measure::{SnpLaunch, SoftwareLaunch};
 use belljar_vmm::machine::SHAPES;
 use clap::Subcommand;
@@ -77,26 +75,12 @@ pub enum Measure {
     },
     /// MRTD of a TDX guest: its firmware. Not its kernel: the firmware measures that into RTMRs, which are not predicted
     #[command(after_help = "Example: belljar measure tdx --firmware OVMF.inteltdx.ms.fd")]
-    Tdx {
-        /// Firmware with TDX metadata (TDVF)
-        #[arg(long)]
-        firmware: PathBuf,
-        /// For hosts with Intel's patches from before Linux 6.16, which add all pages of a section before they measure any
-        #[arg(long)]
-        section_by_section: bool,
-    },
+    Tdx(tdx::Tdx),
     /// Values of a TPM's registers: those that an event log leads to, and register 8 as Confidential Containers extend it
     #[command(
         after_help = "Example: belljar measure tpm --event-log /sys/kernel/security/tpm0/binary_bios_measurements"
     )]
-    Tpm {
-        /// TCG2 event log of a boot that is trusted, e.g. the first one of a golden machine
-        #[arg(long, required_unless_present = "initdata")]
-        event_log: Option<PathBuf>,
-        /// Initdata document: register 8 of the SHA-256 bank is zeros, extended once by its SHA-256
-        #[arg(long)]
-        initdata: Option<PathBuf>,
-    },
+    Tpm(tpm::Tpm),
     /// What an SGX enclave will report: out of its signature (.sig, a signed .so) or its records (.sgxs)
     #[command(
         after_help = "Example: belljar measure sgx enclave.signed.so --format json\nExit code 1: the signature structure does not verify; EINIT would refuse it."
@@ -149,16 +133,8 @@ impl Measure {
                 let launch = SoftwareLaunch { firmware, kernel, initrd, cmdline: append, vcpus };
                 one("software", vcpus, belljar_measure::software(&launch).map_err(Failure::usage)?, format)
             }
-            Self::Tdx { firmware, section_by_section } => {
-                let order = if section_by_section { Order::SectionBySection } else { Order::PageByPage };
-                let mrtd = hex::encode(belljar_measure::tdx::mrtd(&firmware, order).map_err(Failure::usage)?);
-                match format {
-                    Format::Json => json(&serde_json::json!({ "tee": "tdx", "mrtd": mrtd }))?,
-                    Format::Text => print(&format!("{mrtd}\n"))?,
-                }
-                Ok(0)
-            }
-            Self::Tpm { event_log, initdata } => tpm(event_log.as_deref(), initdata.as_deref(), format),
+            Self::Tdx(tdx) => tdx.execute(format),
+            Self::Tpm(tpm) => tpm.execute(format),
             Self::Sgx { file } => sgx(&file, format),
             Self::Pod { image, debug } => {
                 let image = guest::open(&image.unwrap_or_else(|| paths.guest()))?;
@@ -186,41 +162,6 @@ impl Measure {
             }
         }
     }
-}
-
-/// Register values by bank, as a policy's `pcrs` has them.
-fn tpm(event_log: Option<&Path>, initdata: Option<&Path>, format: Format) -> Result<i32, Failure> {
-    let mut banks: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-    if let Some(path) = event_log {
-        let log = eventlog::Log::parse(&file::read(path)?)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-        for bank in log.algorithms.iter().filter_map(|(number, _)| Hash::of(*number)) {
-            let pcrs = eventlog::replay(&log, bank).pcrs();
-            let values = pcrs.registers().filter_map(|register| Some((register, pcrs.get(register)?)));
-            banks.insert(bank.name(), values.map(|(n, value)| (format!("pcr{n:02}"), hex::encode(value))).collect());
-        }
-    }
-    if let Some(path) = initdata {
-        let digest = Hash::Sha256.digest(&[&file::read(path)?]);
-        let value = hex::encode(Hash::Sha256.digest(&[&[0; 32], &digest]));
-        let bank = banks.entry(Hash::Sha256.name()).or_default();
-        if bank.insert("pcr08".to_owned(), value.clone()).is_some_and(|other| other != value) {
-            return Err(Failure::usage(
-                "the event log extends register 8, too: its value cannot be the initdata's alone",
-            ));
-        }
-    }
-    match format {
-        Format::Json => json(&banks)?,
-        Format::Text => {
-            let rows: Vec<Vec<String>> = banks
-                .into_iter()
-                .flat_map(|(bank, values)| values.into_iter().map(move |(name, value)| vec![bank.into(), name, value]))
-                .collect();
-            print(&table(&["BANK", "REGISTER", "VALUE"], &rows))?;
-        }
-    }
-    Ok(0)
 }
 
 /// An enclave's measurement; of a signature structure all that it says.
