@@ -122,10 +122,12 @@ impl Cgroup {
     /// What its processes use now.
     pub fn usage(&self) -> Usage {
         let memory = self.value("memory.current", "");
+        // Read once: the three are of one moment, and the parts are not more than the whole.
+        let cpu = read(&self.path.join("cpu.stat")).unwrap_or_default();
         Usage {
-            cpu_us: self.value("cpu.stat", "usage_usec"),
-            cpu_user_us: self.value("cpu.stat", "user_usec"),
-            cpu_system_us: self.value("cpu.stat", "system_usec"),
+            cpu_us: number(&cpu, "usage_usec"),
+            cpu_user_us: number(&cpu, "user_usec"),
+            cpu_system_us: number(&cpu, "system_usec"),
             memory,
             working_set: memory.saturating_sub(self.value("memory.stat", "inactive_file")),
             memory_limit: self.value("memory.max", ""),
@@ -134,15 +136,9 @@ impl Cgroup {
         }
     }
 
-    /// The number behind `key` in a flat keyed file, or the only one with an empty key (Documentation/admin-guide/cgroup-v2.rst,
-    /// "Interface Files"). 0 where there is none, as for `max`.
+    /// The number behind `key` in a file of the cgroup.
     fn value(&self, file: &str, key: &str) -> u64 {
-        let text = read(&self.path.join(file)).unwrap_or_default();
-        let value = text.lines().find_map(|line| match line.split_once(' ') {
-            Some((found, value)) => (found == key).then_some(value),
-            None => key.is_empty().then_some(line),
-        });
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        number(&read(&self.path.join(file)).unwrap_or_default(), key)
     }
 
     /// SIGKILL to every process in it, also to those that are being made.
@@ -182,6 +178,16 @@ impl Cgroup {
 fn write(path: &Path, text: &str) -> Result<(), ContainerError> {
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).during(Stage::Cgroup, path.display())
+}
+
+/// The number behind `key` in a flat keyed file, or the only one with an empty key (Documentation/admin-guide/cgroup-v2.rst,
+/// "Interface Files"). 0 where there is none, as for `max`.
+fn number(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| match line.split_once(' ') {
+        Some((found, value)) => (found == key).then_some(value),
+        None => key.is_empty().then_some(line),
+    });
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 fn read(path: &Path) -> Result<String, ContainerError> {
