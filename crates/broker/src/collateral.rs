@@ -1,10 +1,10 @@
 //! The vendors' endorsements that a broker has at hand. No handshake waits for a vendor: what is missing is noted, the
 //! evidence is refused for now, and [`keep`] fetches it in the background.
 
-use belljar_collateral::{Collection, Document, Endorsement, Fetcher, Item, Product, Update, need};
+use belljar_collateral::{Collection, Document, Fetcher, Item, Product, Update, lists_for, need};
 use belljar_evidence::{
     dcap,
-    snp::{self, Certificate, Chain, Report, SigningKey},
+    snp::{self, Chain},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -78,7 +78,7 @@ impl Shelf {
             }
         }
         if chain.crl.is_empty() && stock.lists {
-            chain.crl = stock.revocation_list(report, &chain.vek).unwrap_or_default();
+            chain.crl = stock.collection.list_for(report, &chain.vek).map(<[u8]>::to_vec).unwrap_or_default();
         }
     }
 
@@ -109,7 +109,7 @@ impl Shelf {
     /// Notes that the revocation list of a verified chip's product line is not there.
     pub(crate) fn miss_list(&self, report: &[u8], vek: &[u8]) {
         let stock = self.stock();
-        if let Some((product, kinds)) = product(report, vek)
+        if let Some((product, kinds)) = lists_for(report, vek)
             && let [kind, _] = kinds
             && kinds.iter().all(|kind| stock.collection.find(&Item::VekCrl { product, kind: *kind }).is_none())
         {
@@ -136,30 +136,6 @@ impl Stock {
         let lists = collection.documents().iter().any(|document| matches!(document.item, Item::VekCrl { .. }));
         Self { collection, lists, verifiers: Mutex::default() }
     }
-
-    /// The list of the root that the endorsement key's issuer stands under. Both lists of a product line are that root's.
-    fn revocation_list(&self, report: &[u8], vek: &[u8]) -> Option<Vec<u8>> {
-        let (product, kinds) = product(report, vek)?;
-        kinds
-            .into_iter()
-            .find_map(|kind| self.collection.find(&Item::VekCrl { product, kind }))
-            .map(|list| list.body.clone())
-    }
-}
-
-/// The product line of an endorsement key, and whose list to take first.
-fn product(report: &[u8], vek: &[u8]) -> Option<(Product, [Endorsement; 2])> {
-    let vek = Certificate::parse(vek).ok()?;
-    let product = Product::ALL.into_iter().find(|product| {
-        [format!("SEV-{}", product.name()), format!("SEV-VLEK-{}", product.name())]
-            .iter()
-            .any(|name| name == vek.issuer_name())
-    })?;
-    let mut kinds = [Endorsement::Vcek, Endorsement::Vlek];
-    if Report::parse(report).is_ok_and(|report| report.signing_key == SigningKey::Vlek) {
-        kinds.reverse();
-    }
-    Some((product, kinds))
 }
 
 /// Fetches what handshakes missed, and what grows old, for as long as it is polled.

@@ -15,7 +15,7 @@ use belljar_evidence::{
     dcap::{self, Freshness, Missing},
     eventlog::{self, Log},
     snp::{self, Chain},
-    tpm::{self, AkTrust, Hash, Pcrs, PublicKey, Signature},
+    tpm::{self, AkTrust, Hash, PublicKey},
 };
 use belljar_verifier::{Evidence, TpmQuote};
 
@@ -115,10 +115,10 @@ pub(crate) fn verify(evidence: &Evidence, trust: &Trust, settings: &Settings, sh
     match evidence {
         Evidence::Snp { report, vek, intermediate } => of_snp(report, vek, intermediate, shelf, at, &options),
         Evidence::Quote { kind, quote, log } => of_quote(*kind, quote, log.as_deref(), shelf, at, &options),
-        Evidence::Vtpm { kind, hcl_report, tpm, vek, td_quote } => match registers(tpm) {
+        Evidence::Vtpm { kind, hcl_report, tpm, vek, td_quote } => match tpm.registers() {
             Ok(pcrs) => {
                 let evidence =
-                    azure::Evidence { hcl_report, quote: &tpm.message, signature: signature(tpm), pcrs: Some(&pcrs) };
+                    azure::Evidence { hcl_report, quote: &tpm.message, signature: tpm.signature(), pcrs: Some(&pcrs) };
                 if *kind == Kind::AzSnpVtpm {
                     of_az_snp(&evidence, vek, trust, shelf, at, &options)
                 } else {
@@ -253,13 +253,13 @@ fn of_registers(facts: &azure::Facts, chip: Option<Vec<u8>>) -> Option<Carried> 
 }
 
 fn of_tpm(ak: &[u8], quote: &TpmQuote, trust: &Trust) -> Verified {
-    let (key, pcrs) = match (PublicKey::from_spki(ak), registers(quote)) {
+    let (key, pcrs) = match (PublicKey::from_spki(ak), quote.registers()) {
         (Ok(key), Ok(pcrs)) => (key, pcrs),
         (Err(error), _) => return Verified::unreadable(error.to_string()),
         (_, Err(error)) => return Verified::unreadable(error.to_string()),
     };
     let options = vtpm_options(AkTrust::List(trust.tpm_keys.clone()));
-    let verdict = tpm::verify(&quote.message, &signature(quote), &key, Some(&pcrs), &options);
+    let verdict = tpm::verify(&quote.message, &quote.signature(), &key, Some(&pcrs), &options);
     let carried = match (&verdict.facts.fields, &verdict.facts.registers) {
         (Some(quote), Some(registers)) => Some(Carried {
             report_data: Field::Exact(quote.extra_data.clone()),
@@ -271,18 +271,6 @@ fn of_tpm(ak: &[u8], quote: &TpmQuote, trust: &Trust) -> Verified {
     let mut verified = Verified::of(&verdict, carried, &quote.message);
     verified.verdict = Some(AnyVerdict::Tpm(verdict, ak.to_vec()));
     verified
-}
-
-fn registers(quote: &TpmQuote) -> Result<Pcrs, tpm::PcrsError> {
-    Pcrs::from_first(Hash::Sha256, quote.pcrs.iter().cloned())
-}
-
-fn signature(quote: &TpmQuote) -> Result<Signature, tpm::SignatureError> {
-    if quote.signature_is_structured {
-        Signature::parse(&quote.signature)
-    } else {
-        Ok(Signature::raw_rsa(&quote.signature))
-    }
 }
 
 impl Verified {

@@ -2,10 +2,10 @@
 
 use belljar_evidence::dcap::Collateral;
 use belljar_evidence::pem;
-use belljar_evidence::snp::Chain;
+use belljar_evidence::snp::{Certificate, Chain, Report, SigningKey};
 
 use crate::document::Document;
-use crate::item::Item;
+use crate::item::{Endorsement, Item, Product};
 
 /// Documents to choose from. What is chosen is given as it is: whoever judges evidence verifies it again.
 #[derive(Clone, Debug, Default)]
@@ -58,9 +58,32 @@ impl Collection {
         })
     }
 
+    /// The revocation list for a report whose endorsement key has this certificate, DER: that of the root which the key's
+    /// issuer stands under. Both lists of a product line are that root's.
+    pub fn list_for(&self, report: &[u8], vek: &[u8]) -> Option<&[u8]> {
+        let (product, kinds) = lists_for(report, vek)?;
+        let list = kinds.into_iter().find_map(|kind| self.find(&Item::VekCrl { product, kind }))?;
+        Some(&list.body)
+    }
+
     /// The revocation list of the product line that a report needs, DER; `None` when it is not there.
     pub fn vek_crl(&self, items: &[Item]) -> Option<&[u8]> {
         let list = items.iter().filter(|item| matches!(item, Item::VekCrl { .. })).find_map(|item| self.find(item))?;
         Some(&list.body)
     }
+}
+
+/// The product line of an endorsement key's certificate, and its lists in the order in which to take them.
+pub fn lists_for(report: &[u8], vek: &[u8]) -> Option<(Product, [Endorsement; 2])> {
+    let vek = Certificate::parse(vek).ok()?;
+    let product = Product::ALL.into_iter().find(|product| {
+        [format!("SEV-{}", product.name()), format!("SEV-VLEK-{}", product.name())]
+            .iter()
+            .any(|name| name == vek.issuer_name())
+    })?;
+    let mut kinds = [Endorsement::Vcek, Endorsement::Vlek];
+    if Report::parse(report).is_ok_and(|report| report.signing_key == SigningKey::Vlek) {
+        kinds.reverse();
+    }
+    Some((product, kinds))
 }

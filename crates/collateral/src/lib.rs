@@ -36,7 +36,7 @@ pub use bundle::{Bundle, BundleError, MAX_BUNDLE, MAX_ITEMS};
 pub use cache::{Cache, CacheError};
 pub use check::{Anchors, Refused};
 pub use clock::{Clock, SystemClock};
-pub use collection::Collection;
+pub use collection::{Collection, lists_for};
 pub use directory::{Directory, DirectoryError};
 pub use document::{Document, DocumentError, MAX_BODY, MAX_DOCUMENT};
 pub use fetch::{FetchError, FetchOptions, Fetcher, Obtained};

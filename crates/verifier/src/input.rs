@@ -1,6 +1,8 @@
 //! A file of evidence: raw, or in one of the JSON wrappers of Confidential Containers.
 
 use belljar_evidence::Kind;
+use belljar_evidence::snp::{Report, SigningKey};
+use belljar_evidence::tpm::{Hash, Pcrs, PcrsError, Signature, SignatureError};
 use belljar_rcar::snp::{CertType, SnpEvidence};
 use belljar_rcar::tdx::TdxEvidence;
 use serde_json::Value;
@@ -68,6 +70,28 @@ pub struct TpmQuote {
     pub signature_is_structured: bool,
     /// Values of the registers 0, 1, 2 and so on of the SHA-256 bank.
     pub pcrs: Vec<Vec<u8>>,
+}
+
+impl TpmQuote {
+    /// The values of its registers.
+    ///
+    /// # Errors
+    /// Any [`PcrsError`].
+    pub fn registers(&self) -> Result<Pcrs, PcrsError> {
+        Pcrs::from_first(Hash::Sha256, self.pcrs.iter().cloned())
+    }
+
+    /// Its signature, in the form that it came in.
+    ///
+    /// # Errors
+    /// Any [`SignatureError`].
+    pub fn signature(&self) -> Result<Signature, SignatureError> {
+        if self.signature_is_structured {
+            Signature::parse(&self.signature)
+        } else {
+            Ok(Signature::raw_rsa(&self.signature))
+        }
+    }
 }
 
 /// Why a file is no evidence.
@@ -194,8 +218,12 @@ fn of_snp(evidence: &SnpEvidence) -> Result<Evidence, InputError> {
         let mut ders = pem::ders(found, "CERTIFICATE").map_err(wrong)?;
         Ok(ders.pop().unwrap_or_default())
     };
-    // The key that the report names decides; the other one would not verify anyway.
-    Ok(Evidence::Snp { vek: of(&[CertType::VCEK, CertType::VLEK])?, intermediate: of(&[CertType::ASK])?, report })
+    // Of both, the one that the report names.
+    let mut keys = [CertType::VCEK, CertType::VLEK];
+    if Report::parse(&report).is_ok_and(|report| report.signing_key == SigningKey::Vlek) {
+        keys.reverse();
+    }
+    Ok(Evidence::Snp { vek: of(&keys)?, intermediate: of(&[CertType::ASK])?, report })
 }
 
 fn quote(document: &Value) -> Result<Evidence, InputError> {

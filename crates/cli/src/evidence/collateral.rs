@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use belljar_collateral::{Cache, Collection, Directory, Endorsement, Item, Product, Update, need};
+use belljar_collateral::{Cache, Collection, Directory, Product, Update, need};
 use belljar_evidence::azure::HclReport;
 use belljar_evidence::dcap::Collateral;
-use belljar_evidence::snp::{Certificate, Chain, Report, SigningKey};
+use belljar_evidence::snp::Chain;
 
 use crate::collateral::store;
 use crate::failure::Failure;
@@ -72,24 +72,9 @@ impl Store {
 /// Certificates and revocation list for a report whose endorsement key may have been named or brought along.
 fn of_report(collection: &Collection, report: &[u8], vek: Option<&[u8]>) -> (Option<Chain>, Vec<u8>) {
     let chain = chain(collection, report);
-    let crl = crl(collection, report, vek.or(chain.as_ref().map(|chain| &chain.vek[..]))).unwrap_or_default();
+    let vek = vek.or(chain.as_ref().map(|chain| &chain.vek[..]));
+    let crl = vek.and_then(|vek| collection.list_for(report, vek)).map(<[u8]>::to_vec).unwrap_or_default();
     (chain, crl)
-}
-
-/// The list of the root that the endorsement key's issuer stands under. Both lists of a product line are that root's.
-fn crl(collection: &Collection, report: &[u8], vek: Option<&[u8]>) -> Option<Vec<u8>> {
-    let vek = Certificate::parse(vek?).ok()?;
-    let product = Product::ALL.into_iter().find(|product| {
-        [format!("SEV-{}", product.name()), format!("SEV-VLEK-{}", product.name())]
-            .iter()
-            .any(|name| name == vek.issuer_name())
-    })?;
-    let mut kinds = [Endorsement::Vcek, Endorsement::Vlek];
-    if Report::parse(report).is_ok_and(|report| report.signing_key == SigningKey::Vlek) {
-        kinds.reverse();
-    }
-    let list = kinds.into_iter().find_map(|kind| collection.find(&Item::VekCrl { product, kind }))?;
-    Some(list.body.clone())
 }
 
 /// The certificates for a report. One of version 2 does not name its product line, so each is tried.

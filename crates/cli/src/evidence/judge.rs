@@ -3,7 +3,7 @@
 use belljar_evidence::dcap::{self, Collateral, Missing, Verifier};
 use belljar_evidence::policy::{Policy, Subject};
 use belljar_evidence::snp::{self, Chain};
-use belljar_evidence::tpm::{AkTrust, Hash, Pcrs, PublicKey, Signature};
+use belljar_evidence::tpm::{AkTrust, Hash, Pcrs, PublicKey};
 use belljar_evidence::{Check, Kind, Verdict, azure, eventlog, tpm};
 
 use super::answer::Answer;
@@ -148,12 +148,12 @@ impl Terms {
         vek: &[u8],
         td_quote: &[u8],
     ) -> Result<Answer, Failure> {
-        let pcrs = match registers(quote) {
+        let pcrs = match quote.registers() {
             Ok(pcrs) => pcrs,
             Err(error) => return Ok(Answer::unreadable(Some(kind), error)),
         };
         let evidence =
-            azure::Evidence { hcl_report, quote: &quote.message, signature: signature(quote), pcrs: Some(&pcrs) };
+            azure::Evidence { hcl_report, quote: &quote.message, signature: quote.signature(), pcrs: Some(&pcrs) };
         let options = self.tpm_options();
         let mut verdict = if kind == Kind::AzSnpVtpm {
             let chain = Chain {
@@ -187,12 +187,12 @@ impl Terms {
     }
 
     fn tpm(&self, ak: &[u8], quote: &TpmQuote) -> Result<Answer, Failure> {
-        let (key, pcrs) = match (PublicKey::from_spki(ak), registers(quote)) {
+        let (key, pcrs) = match (PublicKey::from_spki(ak), quote.registers()) {
             (Ok(key), Ok(pcrs)) => (key, pcrs),
             (Err(error), _) => return Ok(Answer::unreadable(Some(Kind::Tpm), error)),
             (_, Err(error)) => return Ok(Answer::unreadable(Some(Kind::Tpm), error)),
         };
-        let mut verdict = tpm::verify(&quote.message, &signature(quote), &key, Some(&pcrs), &self.tpm_options());
+        let mut verdict = tpm::verify(&quote.message, &quote.signature(), &key, Some(&pcrs), &self.tpm_options());
         let registers = verdict.facts.registers.clone();
         self.expect_of_tpm(&mut verdict, registers.as_ref());
         let subject = Found { kind: Kind::Tpm, tcb: None, measurement: None, snp: None, registers: registers.as_ref() };
@@ -290,16 +290,4 @@ struct Found<'a> {
     measurement: Option<&'a [u8]>,
     snp: Option<&'a snp::Report>,
     registers: Option<&'a Pcrs>,
-}
-
-fn registers(quote: &TpmQuote) -> Result<Pcrs, tpm::PcrsError> {
-    Pcrs::from_first(Hash::Sha256, quote.pcrs.iter().cloned())
-}
-
-fn signature(quote: &TpmQuote) -> Result<Signature, tpm::SignatureError> {
-    if quote.signature_is_structured {
-        Signature::parse(&quote.signature)
-    } else {
-        Ok(Signature::raw_rsa(&quote.signature))
-    }
 }
