@@ -20,6 +20,7 @@ const TARGETS: &[Target] = &[
     ("appraisal-rvps", belljar_appraisal::reference::rvps::fuzz),
     ("attested-wire", belljar_attested::wire::fuzz),
     ("broker-admin", belljar_broker::fuzz),
+    ("broker-settings", belljar_broker::settings::fuzz),
     ("collateral-bundle", belljar_collateral::Bundle::fuzz),
     ("collateral-document", belljar_collateral::Document::fuzz),
     ("contract", belljar_contract::parse::fuzz),

@@ -15,7 +15,7 @@ use crate::output::{Format, json, size, table};
 use crate::paths::Paths;
 
 /// Longest secret, in bytes: what an answer to a workload can carry.
-const MAX_SECRET: u64 = 4 * 1024 * 1024;
+const MAX_SECRET: usize = belljar_rcar::jwe::MAX_PLAINTEXT;
 
 /// Secrets of a broker.
 #[derive(Debug, Subcommand)]
@@ -142,12 +142,12 @@ fn said(format: Format, path: &str, text: &str) -> Result<i32, Failure> {
 fn read(file: &std::path::Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let broken = |e: std::io::Error| Failure::usage(format!("{}: {e}", file.display()));
     let mut content = Zeroizing::new(Vec::new());
-    let limit = MAX_SECRET + 1;
+    let limit = u64::try_from(MAX_SECRET).unwrap_or(u64::MAX).saturating_add(1);
     match file.as_os_str() == "-" {
         true => std::io::stdin().lock().take(limit).read_to_end(&mut content).map_err(broken)?,
         false => std::fs::File::open(file).map_err(broken)?.take(limit).read_to_end(&mut content).map_err(broken)?,
     };
-    if content.len() as u64 > MAX_SECRET {
+    if content.len() > MAX_SECRET {
         return Err(Failure::usage(format!("{} is longer than {MAX_SECRET} bytes", file.display())));
     }
     Ok(content)
