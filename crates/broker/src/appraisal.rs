@@ -53,7 +53,8 @@ pub(crate) struct Appraised {
     /// The verification, with the appraisal's checks behind its own.
     pub(crate) verified: Verified,
     pub(crate) trust_vector: TrustVector,
-    /// First 32 bytes of the init-data digest that the hardware bound; only when the document is known to be that one.
+    /// First 32 bytes of what the hardware bound: the digest of the init-data document when it is that one, which the check
+    /// `init_data` says.
     pub(crate) host_data: Option<[u8; 32]>,
     /// Names of the workloads behind HOST_DATA.
     pub(crate) workloads: Vec<String>,

@@ -3,13 +3,13 @@
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 use zeroize::Zeroizing;
 
 /// Longest file that is read, in bytes.
-const MAX_FILE: u64 = 256 * 1024;
+const MAX_FILE: usize = 256 * 1024;
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,16 @@ pub enum FileError {
         path: String,
         /// What the system says.
         cause: String,
+    },
+    /// It is another user's.
+    #[error("{path} belongs to user {owner}, and this is user {user}: give a file of its own, or chown it")]
+    Owner {
+        /// Which file.
+        path: String,
+        /// Its owner.
+        owner: u32,
+        /// Who reads it.
+        user: u32,
     },
     /// Others may read it.
     #[error("{path} has mode {mode:o}: others may read it; chmod 600 it, and think of its content as known")]
@@ -45,13 +55,19 @@ pub(crate) fn directory(path: &Path) -> Result<(), FileError> {
 /// A secret of a file that only its owner may read.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let file = fs::File::open(path).map_err(failed(path))?;
-    let mode = file.metadata().map_err(failed(path))?.permissions().mode() & 0o7777;
+    let metadata = file.metadata().map_err(failed(path))?;
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(FileError::Mode { path: path.display().to_string(), mode });
     }
+    // Another user's file is another user's secret: they know it, and can change it.
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user && owner != 0 {
+        return Err(FileError::Owner { path: path.display().to_string(), owner, user });
+    }
     let mut content = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed(path))?;
-    if content.len() as u64 > MAX_FILE {
+    file.take(limit(MAX_FILE)).read_to_end(&mut content).map_err(failed(path))?;
+    if content.len() > MAX_FILE {
         return Err(failed(path)(io::Error::other(format!("longer than {MAX_FILE} bytes"))));
     }
     Ok(content)
@@ -59,13 +75,23 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> 
 
 /// The content of a file that anybody may read.
 pub(crate) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_most(path, MAX_FILE)
+}
+
+/// The same of a file that may have so many bytes.
+pub(crate) fn read_most(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
     let mut content = Vec::new();
     let file = fs::File::open(path).map_err(failed(path))?;
-    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed(path))?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(failed(path)(io::Error::other(format!("longer than {MAX_FILE} bytes"))));
+    file.take(limit(most)).read_to_end(&mut content).map_err(failed(path))?;
+    if content.len() > most {
+        return Err(failed(path)(io::Error::other(format!("longer than {most} bytes"))));
     }
     Ok(content)
+}
+
+/// One byte more, which tells a file that is too long.
+fn limit(most: usize) -> u64 {
+    u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// Replaces a file that anybody may read, as a whole.
@@ -113,6 +139,22 @@ pub(crate) fn secret_or_new<E: From<FileError>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_users_secret_is_not_read() {
+        if !rustix::process::geteuid().is_root() {
+            println!("IGNORED: only root can give a file away");
+            return;
+        }
+        let file = std::env::temp_dir().join(format!("belljar-owner-{}", std::process::id()));
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(read_secret(&file).is_ok());
+        std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+        let told = read_secret(&file).unwrap_err();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(told, FileError::Owner { path: file.display().to_string(), owner: 12345, user: 0 });
+    }
 
     #[test]
     fn a_secret_is_made_once_and_not_read_when_others_may() {

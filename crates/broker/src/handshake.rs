@@ -176,8 +176,11 @@ async fn attest(
             broker.note(&tenant, &record, "attest", "", "admitted").await;
             with_cookie(json(StatusCode::OK, &Token { token }), &cookie, expires)
         }
-        Answer::Refused { denial } => {
-            broker.note(&tenant, &denial.id, "attest", &denial.claim, "refused").await;
+        Answer::Refused { denial, authentic } => {
+            // The log is kept for ever: what anybody can send without a TEE is no part of it.
+            if authentic {
+                broker.note(&tenant, &denial.id, "attest", &denial.claim, "refused").await;
+            }
             refuse(&format!("{} is not as expected (denial {})", denial.claim, denial.id))
         }
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 use belljar_appraisal::{
     Finding, Owner,
-    reference::References,
+    reference::{References, names::measured},
     release::{Decision, Request},
 };
 use belljar_rcar::{Jwk, ear};
@@ -82,13 +82,11 @@ impl Broker {
         let holder: Holder = serde_json::from_value(said("/belljar.holder")).ok()?;
         Some(Identity {
             tenant: holder.tenant,
-            kind: cpu.tee.clone()?,
             host_data: holder.contract,
             launch: holder.launch,
             who: holder.who,
             chip: holder.chip,
             tee_key: serde_json::from_value(said("/runtime_data_claims/tee-pubkey")).ok()?,
-            token_issued: claims.iat,
             token_expires: claims.exp,
             record: holder.record,
         })
@@ -249,21 +247,26 @@ fn no_rego() -> Finding {
     }
 }
 
-/// Whether a set that the launch agreed with is still there and has not expired.
+/// Whether a set that the launch agreed with still holds for it: nothing of it was removed or has expired since.
 fn still_agrees(references: &References, identity: &Identity, now: u64) -> bool {
     let same = |found: &str, value: &Value| match value {
         Value::String(text) => text == found,
         Value::Number(number) => number.to_string().as_str() == found,
         other => other == found,
     };
+    let table = measured(&identity.who.tee, identity.who.software);
     references.sets().filter(|(name, _)| identity.who.sets.iter().any(|set| set == name)).any(|(_, values)| {
-        let mut held: BTreeMap<&str, bool> = BTreeMap::new();
-        for value in values.filter(|value| value.holds_at(now)) {
-            let found = identity.launch.get(&value.name);
+        // As the default policy has it: a name whose values have all expired is one that nothing agrees with.
+        let mut named: BTreeMap<&str, bool> = BTreeMap::new();
+        for value in values.filter(|value| table.iter().any(|measured| measured.name == value.name)) {
+            let found = identity.launch.get(&value.name).filter(|_| value.holds_at(now));
             let agrees = found.is_some_and(|found| value.scalars().iter().any(|scalar| same(found, scalar)));
-            *held.entry(&value.name).or_default() |= agrees;
+            *named.entry(&value.name).or_default() |= agrees;
         }
-        !held.is_empty() && held.values().all(|agrees| *agrees)
+        let required = table.iter().filter(|measured| measured.required);
+        !named.is_empty()
+            && named.values().all(|agrees| *agrees)
+            && required.into_iter().all(|measured| named.contains_key(measured.name))
     })
 }
 
@@ -291,4 +294,52 @@ pub(crate) fn bounded_list(items: &[String]) -> String {
         text.push_str(&format!(" and {} more", items.len() - SHOWN));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use belljar_appraisal::reference::{ReferenceValue, SourceKind};
+    use belljar_rcar::{TeeKey, ear::Status};
+
+    #[test]
+    fn a_set_of_which_something_has_expired_or_is_gone_agrees_no_more() {
+        let names = ["mr_td", "rtmr_1", "rtmr_2"];
+        let identity = Identity {
+            tenant: "default".into(),
+            host_data: [0; 32],
+            launch: names.map(|name| (name.to_owned(), name.to_owned())).into(),
+            who: belljar_appraisal::release::Identity {
+                tee: "tdx".into(),
+                software: false,
+                admitted: true,
+                status: Status::Affirming,
+                contract: None,
+                signer: None,
+                namespace: None,
+                sets: vec!["guest".into()],
+            },
+            chip: Vec::new(),
+            tee_key: TeeKey::generate().unwrap().jwk(),
+            token_expires: 0,
+            record: String::new(),
+        };
+        let value = |name: &str, value: &str, expires| ReferenceValue {
+            name: name.into(),
+            set: "guest".into(),
+            value: value.into(),
+            expires,
+            source: SourceKind::Admin,
+            owner: "me".into(),
+            signer: None,
+        };
+        let agrees = |rtmr_1: Option<ReferenceValue>| {
+            let others = [value("mr_td", "mr_td", None), value("rtmr_2", "rtmr_2", None)];
+            still_agrees(&References::new(others.into_iter().chain(rtmr_1)).unwrap(), &identity, 10)
+        };
+        assert!(agrees(Some(value("rtmr_1", "rtmr_1", Some(10)))));
+        assert!(!agrees(Some(value("rtmr_1", "rtmr_1", Some(9)))));
+        assert!(!agrees(Some(value("rtmr_1", "other", None))));
+        assert!(!agrees(None));
+    }
 }

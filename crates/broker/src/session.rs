@@ -1,12 +1,12 @@
-//! Sessions without memory: a session is its cookie, sealed by a key that only the brokers of one store have. Whoever has
-//! the key can go on with a session that another replica began, and clients that only ask for challenges cost nothing.
+//! Sessions without memory: a session is its cookie, sealed by a key of this broker's start. Clients that only ask for
+//! challenges cost nothing.
 //!
 //! What has to be remembered is which challenges were answered, until they expire: a nonce is good for one attestation.
 //! Who answered one is remembered with it, for clients that go on with the cookie of their challenge; others take the one
-//! that `attest` sets, which is good at every replica.
+//! that `attest` sets.
 
 use crate::{state::random_hex, workload::Launch};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -51,8 +51,6 @@ pub(crate) enum State {
 pub(crate) struct Identity {
     /// Whose challenge was answered.
     pub(crate) tenant: String,
-    /// `snp`, `tdx`, …, or `software-tee`.
-    pub(crate) kind: String,
     /// First 32 bytes of the init-data digest that the hardware bound.
     #[serde(with = "hex")]
     pub(crate) host_data: [u8; 32],
@@ -63,8 +61,6 @@ pub(crate) struct Identity {
     #[serde(with = "hex")]
     pub(crate) chip: Vec<u8>,
     pub(crate) tee_key: Jwk,
-    /// Unix seconds.
-    pub(crate) token_issued: u64,
     /// Unix seconds.
     pub(crate) token_expires: u64,
     pub(crate) record: String,
@@ -92,12 +88,8 @@ impl SessionKey {
     pub(crate) fn generate() -> Result<Self, SessionError> {
         let mut key = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(key.as_mut()).map_err(|_| SessionError::Random)?;
-        Self::of(&key)
-    }
-
-    /// The key with these bytes.
-    pub(crate) fn of(key: &[u8; 32]) -> Result<Self, SessionError> {
-        let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| SessionError::Random)?;
+        // As many cookies as clients ask for under one key: a nonce that comes twice by chance must not matter (RFC 8452).
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key.as_ref()).map_err(|_| SessionError::Random)?;
         Ok(Self(LessSafeKey::new(key)))
     }
 

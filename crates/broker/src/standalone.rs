@@ -15,8 +15,8 @@ use crate::{
     verify::Trust,
 };
 use belljar_collateral::{
-    Anchors as VendorAnchors, Bundle, Cache, Collection, Document, FetchOptions, Fetcher, HttpOptions, PublicKey,
-    Services,
+    Anchors as VendorAnchors, Bundle, Cache, Collection, Document, FetchOptions, Fetcher, HttpOptions, MAX_BUNDLE,
+    PublicKey, Services,
 };
 use belljar_evidence::{dcap, snp};
 use belljar_rcar::ear::TokenKey;
@@ -103,9 +103,10 @@ impl Standalone {
             limits: settings.limits(),
             ..Config::default()
         };
-        let session_key = session_key(&keep).await?;
         let audit_key = shared_key(&keep, "audit", || Ok(TokenKey::generate_pkcs8()?)).await?;
         let (audit, writer) = Audit::new(keep.clone(), &audit_key)?;
+        // Never kept: which challenges were answered is not either, and one from before this start must not be good again.
+        let session_key = SessionKey::generate().map_err(|_| ConfigError::Random)?;
         let broker = Broker::with_keep(config, keep, session_key)?;
         broker.start_audit(audit);
         let writer = tokio::spawn(writer);
@@ -256,7 +257,7 @@ fn collateral(settings: &Settings) -> Result<Collection, StartError> {
     let mut documents: Vec<Document> = Vec::new();
     if let (Some(bundle), Some(key)) = (&settings.collateral.bundle, &settings.collateral.bundle_key) {
         let key = PublicKey::from_pem(&files::read_public(key)?).map_err(|e| failed(&e))?;
-        let bytes = std::fs::read(bundle).map_err(|e| failed(&format!("{}: {e}", bundle.display())))?;
+        let bytes = files::read_most(bundle, MAX_BUNDLE)?;
         documents.extend(Bundle::open(&bytes, &key).map_err(|e| failed(&e))?.documents);
     }
     if let Some(cache) = &settings.collateral.cache {
@@ -297,15 +298,4 @@ async fn token_key(settings: &Settings, keep: &Keep) -> Result<TokenKey, StartEr
     }
     let der = shared_key(keep, "token", || Ok(TokenKey::generate_pkcs8()?)).await?;
     Ok(TokenKey::from_pkcs8(&der).map_err(ConfigError::from)?)
-}
-
-async fn session_key(keep: &Keep) -> Result<SessionKey, StartError> {
-    let bytes = shared_key(keep, "session", || {
-        let mut key = Zeroizing::new(vec![0_u8; 32]);
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| ConfigError::Random)?;
-        Ok(key)
-    });
-    let bytes = bytes.await?;
-    let key: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| ConfigError::Random)?;
-    Ok(SessionKey::of(key).map_err(|_| ConfigError::Random)?)
 }

@@ -59,8 +59,17 @@ pub(crate) struct Message {
 
 /// What an attestation ends in.
 pub(crate) enum Answer {
-    Admitted { token: String, cookie: String, expires: u64, record: String },
-    Refused { denial: Denial },
+    Admitted {
+        token: String,
+        cookie: String,
+        expires: u64,
+        record: String,
+    },
+    Refused {
+        denial: Denial,
+        /// The evidence itself was in order: somebody with a TEE was refused, and not anybody at all.
+        authentic: bool,
+    },
 }
 
 impl fmt::Debug for Broker {
@@ -293,7 +302,8 @@ impl Broker {
         if let Some(denial) = record.denial.clone() {
             tracing::warn!(%denial, "attestation refused");
             self.publish(record);
-            return Answer::Refused { denial };
+            let authentic = appraised.claims.as_ref().is_some_and(EvidenceClaims::is_authentic);
+            return Answer::Refused { denial, authentic };
         }
         let said = match (&appraised.claims, &appraised.identity, &appraised.verified.carried, appraised.host_data) {
             (Some(claims), Some(who), Some(carried), Some(host_data)) => Some((claims, who, carried, host_data)),
@@ -312,13 +322,11 @@ impl Broker {
             let token = self.token(now, token_expires, &appraised, claims, &holder)?;
             let identity = Identity {
                 tenant: session.tenant.clone(),
-                kind: appraised.tee().to_owned(),
                 host_data,
                 launch: appraised.launch.clone(),
                 who: who.clone(),
                 chip: carried.chip.clone(),
                 tee_key: runtime_data.tee_pubkey.clone(),
-                token_issued: now,
                 token_expires,
                 record: record.id.clone(),
             };
@@ -345,7 +353,7 @@ impl Broker {
                     owner: "this broker".into(),
                 };
                 record.denial = Some(denial.clone());
-                Answer::Refused { denial }
+                Answer::Refused { denial, authentic: true }
             }
         };
         self.publish(record);

@@ -79,6 +79,70 @@ async fn what_it_was_told_is_there_after_a_restart() {
     }
 }
 
+/// Posts without an administrator's token, as a workload does: status, body, cookie.
+async fn post(remote: &RemoteBroker, path: &str, cookie: Option<&str>, body: &str) -> (u16, Value, Option<String>) {
+    let url = remote.url();
+    let stream = tokio::net::TcpStream::connect((url.host.as_str(), url.port)).await.unwrap();
+    let mut connection = belljar_rcar::Connection::open(stream, url.pin).await.unwrap();
+    let headers: Vec<_> = cookie.map(|cookie| (hyper::header::COOKIE, cookie.to_owned())).into_iter().collect();
+    let answer = connection.send(Method::POST, path, &headers, Some(body.as_bytes().to_vec()), 1 << 20).await.unwrap();
+    let cookie = answer.cookies.first().map(|cookie| cookie.split(';').next().unwrap().to_owned());
+    (answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap(), cookie)
+}
+
+const AUTH: &str = r#"{"version":"0.4.0","tee":"snp","extra-params":""}"#;
+
+#[tokio::test]
+async fn a_challenge_of_an_earlier_start_is_none() {
+    let place = tempfile::tempdir().unwrap();
+    let (first, remote) = start(place.path()).await;
+    let (_, _, cookie) = post(&remote, "/kbs/v0/auth", None, AUTH).await;
+    let (_, _, other) = post(&remote, "/kbs/v0/auth", None, AUTH).await;
+    // Here it is one, of which a message that is none makes nothing.
+    let (_, told, _) = post(&remote, "/kbs/v0/attest", other.as_deref(), "{}").await;
+    assert!(told["detail"].as_str().unwrap().contains("attestation is not understood"), "{told}");
+    first.shutdown().await;
+    let (second, remote) = start(place.path()).await;
+    let (status, told, _) = post(&remote, "/kbs/v0/attest", cookie.as_deref(), "{}").await;
+    let expected = "Attestation error: RCAR handshake Attest failed: session is unknown or expired";
+    assert_eq!((status, told["detail"].as_str()), (401, Some(expected)));
+    second.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_anybody_can_send_is_not_in_the_audit_log() {
+    use belljar_rcar::{HashAlgorithm, InitData, TeeKey, report_data};
+    let place = tempfile::tempdir().unwrap();
+    let chip = common::Chip::new();
+    // Of the two brokers one knows the chip's root.
+    for (known, actions) in [(false, vec![]), (true, vec!["attest"])] {
+        let settings = Settings { allow_software_tee: true, ..Settings::default() };
+        let root = known.then(|| chip.keys.ark());
+        let broker = Standalone::start(&settings, &place.path().join(known.to_string()), root).await.unwrap();
+        let token = std::fs::read_to_string(broker.token_file()).unwrap();
+        let token = AdminToken::new(Zeroizing::new(token.trim().into())).unwrap();
+        let remote = RemoteBroker::new(broker.urls().remove(0), token);
+        let (_, challenge, cookie) = post(&remote, "/kbs/v0/auth", None, AUTH).await;
+        let (key, nonce) = (TeeKey::generate().unwrap(), challenge["nonce"].as_str().unwrap());
+        let bound = report_data(&key.jwk(), nonce, "", HashAlgorithm::Sha384);
+        let message = json!({
+            "init-data": InitData::toml(common::DOCUMENT),
+            "runtime-data": { "nonce": nonce, "tee-pubkey": key.jwk() },
+            "tee-evidence": { "primary_evidence": chip.evidence(bound, &|_| ()), "additional_evidence": "" },
+        });
+        assert_eq!(post(&remote, "/kbs/v0/attest", cookie.as_deref(), &message.to_string()).await.0, 401);
+        remote.call(Method::PUT, "/belljar/v1/resources/a/b/c", vec![1]).await.unwrap();
+        let log = get(&remote, "/belljar/v1/audit").await;
+        let entries: Vec<Entry> = serde_json::from_value(log["entries"].clone()).unwrap();
+        let mut found: Vec<&str> = entries.iter().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(found.pop(), Some("resource.put"));
+        assert_eq!(found, actions);
+        // The length of a secret is told without opening it.
+        assert_eq!(get(&remote, "/belljar/v1/resources").await["resources"][0]["bytes"], 1);
+        broker.shutdown().await;
+    }
+}
+
 #[tokio::test]
 async fn another_key_or_readable_secrets_stop_it() {
     let place = tempfile::tempdir().unwrap();

@@ -50,10 +50,10 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Response, Refused> {
     caller.may(Action::Read)?;
-    let kept = broker.keep().list(&caller.tenant, Kind::Resource, &page.prefix, page.after.as_deref(), 1000);
-    let kept = kept.await.map_err(|e| refuse_keep(&e))?;
-    let named = |one: crate::keep::Kept| Named { path: one.key, bytes: one.value.len(), revision: one.revision };
-    let resources: Vec<Named> = kept.into_iter().map(named).collect();
+    let names = broker.keep().names(&caller.tenant, Kind::Resource, &page.prefix, page.after.as_deref(), 1000);
+    let names = names.await.map_err(|e| refuse_keep(&e))?;
+    let named = |one: crate::keep::Named| Named { path: one.key, bytes: one.bytes, revision: one.revision };
+    let resources: Vec<Named> = names.into_iter().map(named).collect();
     Ok(json(StatusCode::OK, &serde_json::json!({ "resources": resources })))
 }
 

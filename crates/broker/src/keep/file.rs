@@ -1,7 +1,7 @@
 //! A keeper in one file (`redb`), each value sealed under a key that is not in it: who has the file has names and lengths.
 
-use super::{KeepError, Kept, Kind};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
+use super::{KeepError, Kept, Kind, Named};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, backends::FileBackend};
 use std::{
     fs::OpenOptions,
@@ -57,7 +57,7 @@ impl File {
             }
             Err(e) => return Err(told(&e)),
         };
-        let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| told(&"no memory for the cipher"))?;
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).map_err(|_| told(&"no memory for the cipher"))?;
         let keep = Self { database: Arc::new(database), key: Arc::new(LessSafeKey::new(key)) };
         keep.prepare().map_err(|e| told(&e))?;
         Ok(keep)
@@ -107,24 +107,54 @@ impl File {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Kept>, KeepError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(RECORDS).map_err(failed)?;
+        self.page(tenant, kind, prefix, after, limit, |name, key, value| self.unseal(name, key, value))
+    }
+
+    /// The same without the values.
+    pub(crate) fn names(
+        &self,
+        tenant: &str,
+        kind: Kind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Named>, KeepError> {
+        self.page(tenant, kind, prefix, after, limit, |_, key, value| {
+            let damaged = || failed(format!("the record {key:?} was not written by this broker: restore a backup"));
+            let (revision, rest) = value.split_first_chunk::<REVISION>().ok_or_else(damaged)?;
+            let bytes = rest.len().checked_sub(NONCE_LEN + MAX_TAG_LEN).ok_or_else(damaged)?;
+            Ok(Named { key: key.to_owned(), revision: u64::from_be_bytes(*revision), bytes })
+        })
+    }
+
+    /// Records of a page, each read by `read` from its whole name, its key and what is stored.
+    fn page<T>(
+        &self,
+        tenant: &str,
+        kind: Kind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        read: impl Fn(&[u8], &str, &[u8]) -> Result<T, KeepError>,
+    ) -> Result<Vec<T>, KeepError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(RECORDS).map_err(failed)?;
         let (all, stem) = (name(tenant, kind, ""), name(tenant, kind, prefix));
         let first = name(tenant, kind, after.unwrap_or_default().max(prefix));
-        let mut kept = Vec::new();
+        let mut page = Vec::new();
         for entry in table.range(first.as_slice()..).map_err(failed)? {
             let (found, value) = entry.map_err(failed)?;
             let found = found.value();
-            if !found.starts_with(&stem) || kept.len() >= limit {
+            if !found.starts_with(&stem) || page.len() >= limit {
                 break;
             }
             let key = found.strip_prefix(all.as_slice()).and_then(|key| std::str::from_utf8(key).ok());
             let key = key.ok_or_else(|| failed("a key is not text"))?;
             if after.is_none_or(|after| key > after) {
-                kept.push(self.unseal(found, key, value.value())?);
+                page.push(read(found, key, value.value())?);
             }
         }
-        Ok(kept)
+        Ok(page)
     }
 
     pub(crate) fn write(&self, tenant: &str, kind: Kind, key: &str, value: &[u8]) -> Result<u64, KeepError> {

@@ -61,6 +61,14 @@ pub(crate) struct Kept {
     pub(crate) value: Zeroizing<Vec<u8>>,
 }
 
+/// What is there, without its value.
+pub(crate) struct Named {
+    pub(crate) key: String,
+    pub(crate) revision: u64,
+    /// Length of the value.
+    pub(crate) bytes: usize,
+}
+
 /// Why something was not kept, or is not given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +116,27 @@ impl Keep {
             Self::File(file) => {
                 let (tenant, prefix, after) = (tenant.to_owned(), prefix.to_owned(), after.map(str::to_owned));
                 blocking(file, move |file| file.list(&tenant, kind, &prefix, after.as_deref(), limit)).await
+            }
+        }
+    }
+
+    /// The same without the values: key, revision and length of each. Nothing is opened for it.
+    pub(crate) async fn names(
+        &self,
+        tenant: &str,
+        kind: Kind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Named>, KeepError> {
+        match self {
+            Self::Memory(memory) => {
+                let kept = memory.list(tenant, kind, prefix, after, limit).into_iter();
+                Ok(kept.map(|one| Named { key: one.key, revision: one.revision, bytes: one.value.len() }).collect())
+            }
+            Self::File(file) => {
+                let (tenant, prefix, after) = (tenant.to_owned(), prefix.to_owned(), after.map(str::to_owned));
+                blocking(file, move |file| file.names(&tenant, kind, &prefix, after.as_deref(), limit)).await
             }
         }
     }

@@ -76,7 +76,7 @@ impl Serve {
 fn failure(error: StartError) -> Failure {
     match error {
         StartError::Settings(_) | StartError::Config(_) | StartError::Key { .. } => Failure::usage(error),
-        StartError::File(FileError::Mode { .. }) => Failure::usage(error),
+        StartError::File(FileError::Mode { .. } | FileError::Owner { .. }) => Failure::usage(error),
         _ => Failure::undecided(error),
     }
 }
