@@ -22,7 +22,8 @@ impl Broker {
         let mut child = place
             .belljar()
             .args(["broker", "serve", "--data"])
-            .arg(place.path("broker"))
+            // One directory serves one broker at a time.
+            .arg(place.path(&format!("broker{}", options.len())))
             .arg("--token-file")
             .arg(&token)
             .args(options)
